@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a back-end is: a way of asking the kernel for one chunk of reclaim, and no policy at all.
+
+How much to take, from whom, when to stop and what it was worth is the executor's business. A
+back-end's answer never says how much was freed: return codes of reclaim lie (EAGAIN after success,
+success after nothing), so the executor measures.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from hibprep.model import BackendName, Capability, Scope, Step
+
+
+class Status(StrEnum):
+    """How one chunk ended, as far as the kernel's answer can tell."""
+
+    OK = "ok"  # the kernel took the request and returned
+    AGAIN = "again"  # EAGAIN: perhaps much was done, perhaps writeback is still under way
+    WAIT = "wait"  # nothing to do yet (aging); ask again after `wait_seconds`
+    EXHAUSTED = "exhausted"  # there is nothing of this kind left in this scope
+    GONE = "gone"  # the cgroup or the process is no more
+    FAILED = "failed"  # it will not work here; `note` says why
+    STOPPED = "stopped"  # the stop flag was raised
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What one chunk may take: at most so many bytes, and at most about so many seconds."""
+
+    amount_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one chunk came to. `note` is for the report, in words; `skipped_bytes` is memory that
+    had to be left alone (only back-ends that are told so by the kernel know it)."""
+
+    status: Status
+    note: str = ""
+    wait_seconds: float = 0.0
+    skipped_bytes: int = 0
+
+
+class Backend(Protocol):
+    """One way of reclaiming."""
+
+    name: BackendName
+
+    def probe(self) -> Capability:
+        """Whether it can be used here; has no side effects, raises nothing."""
+
+    def prime(self, step: Step) -> None:
+        """Begin what takes time to know (aging), so that it passes while other steps run."""
+
+    def run(self, step: Step, budget: Budget, stop: Stop) -> Outcome:
+        """Reclaim one chunk of `step`; returns within about `budget.seconds`, sooner when `stop`
+        is raised. Raises nothing that the kernel can cause."""
+
+
+class Stop:
+    """The stop flag: raised by a signal handler, a deadline or another thread; can be waited for."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.reason = ""
+
+    def request(self, reason: str) -> None:
+        """Raise the flag; the first reason stays."""
+        if not self._event.is_set():
+            self.reason = reason
+        self._event.set()
+
+    def requested(self) -> bool:
+        """Whether it is raised."""
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait at most so long; True when it was raised."""
+        return self._event.wait(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What came of one write in the worker: `errno` 0 when the kernel took it; `stopped` when the
+    worker was killed for it; `value` what the operation returned."""
+
+    errno: int
+    seconds: float
+    stopped: bool = False
+    value: int = 0
+
+
+class Worker(Protocol):
+    """The child process in which everything that may block in the kernel is done."""
+
+    def write(self, path: str, text: str, stop: Stop) -> WriteResult:
+        """One write(2) of `text` to the kernel file `path` (absolute, without the root prefix)."""
+
+    def sync(self, stop: Stop) -> WriteResult:
+        """sync(2)."""
+
+    def pageout(self, pid: int, ranges: tuple[tuple[int, int], ...], stop: Stop) -> WriteResult:
+        """process_madvise(2) with MADV_PAGEOUT over (start, length) pairs; `value` is the number of
+        bytes that the kernel says it advised."""
+
+    def close(self) -> None:
+        """End the child and wait until it is known to have ended."""
+
+
+__all__ = [
+    "Backend",
+    "Budget",
+    "Outcome",
+    "Scope",
+    "Status",
+    "Stop",
+    "Worker",
+    "WriteResult",
+]
