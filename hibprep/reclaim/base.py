@@ -8,7 +8,9 @@ success after nothing), so the executor measures.
 
 from __future__ import annotations
 
-import threading
+import math
+import os
+import select
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -64,25 +66,46 @@ class Backend(Protocol):
 
 
 class Stop:
-    """The stop flag: raised by a signal handler, a deadline or another thread; can be waited for."""
+    """The stop flag, raised by a signal handler, a deadline or another thread.
+
+    Built on an eventfd and not on `threading.Event`: the latter takes a lock that a signal handler
+    can find held by the very thread that it interrupted. `fileno()` is readable once it is raised,
+    so that it can be polled beside other things.
+    """
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._raised = False
         self.reason = ""
 
     def request(self, reason: str) -> None:
         """Raise the flag; the first reason stays."""
-        if not self._event.is_set():
+        if not self._raised:
             self.reason = reason
-        self._event.set()
+        self._raised = True
+        os.eventfd_write(self._eventfd, 1)
 
     def requested(self) -> bool:
         """Whether it is raised."""
-        return self._event.is_set()
+        return self._raised
+
+    def fileno(self) -> int:
+        """A descriptor that is readable once the flag is raised."""
+        return self._eventfd
 
     def wait(self, seconds: float) -> bool:
         """Wait at most so long; True when it was raised."""
-        return self._event.wait(seconds)
+        if not self._raised and seconds > 0:
+            poll = select.poll()
+            poll.register(self._eventfd, select.POLLIN)
+            poll.poll(math.ceil(seconds * 1000))
+        return self._raised
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._eventfd >= 0:
+            os.close(self._eventfd)
+            self._eventfd = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +123,13 @@ class Worker(Protocol):
     """The child process in which everything that may block in the kernel is done."""
 
     def write(self, path: str, text: str, stop: Stop) -> WriteResult:
-        """One write(2) of `text` to the kernel file `path` (absolute, without the root prefix)."""
+        """Write `text` in one write(2) to the kernel file `path` (absolute, without the root prefix)."""
 
     def sync(self, stop: Stop) -> WriteResult:
-        """sync(2)."""
+        """Write dirty pages back with sync(2)."""
 
     def pageout(self, pid: int, ranges: tuple[tuple[int, int], ...], stop: Stop) -> WriteResult:
-        """process_madvise(2) with MADV_PAGEOUT over (start, length) pairs; `value` is the number of
+        """Call process_madvise(2) with MADV_PAGEOUT over (start, length) pairs; `value` is the number of
         bytes that the kernel says it advised."""
 
     def close(self) -> None:
