@@ -212,6 +212,17 @@ class Cgroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScopeMemory:
+    """What one cgroup's subtree holds, from its `memory.stat`; bounds a plan for that cgroup."""
+
+    anon_bytes: int
+    file_bytes: int
+    mapped_bytes: int = 0
+    dirty_bytes: int = 0
+    slab_reclaimable_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Vmstat:
     """The counters of `/proc/vmstat` that tell what was reclaimed; events in pages."""
 
@@ -256,6 +267,7 @@ class Snapshot:
     lru_gen_enabled: bool | None = None  # None: not built
     laptop_mode: int = 0
     cpus: int = 1
+    scope: ScopeMemory | None = None  # set when the plan is for one cgroup
 
 
 # --- what is wanted -----------------------------------------------------------------------------

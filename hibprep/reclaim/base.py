@@ -123,14 +123,19 @@ class Worker(Protocol):
     """The child process in which everything that may block in the kernel is done."""
 
     def write(self, path: str, text: str, stop: Stop) -> WriteResult:
-        """Write `text` in one write(2) to the kernel file `path` (absolute, without the root prefix)."""
+        """Hand `text` to the kernel file `path` in a single write.
+
+        The path is absolute and without the root prefix.
+        """
 
     def sync(self, stop: Stop) -> WriteResult:
-        """Write dirty pages back with sync(2)."""
+        """Write all dirty pages back."""
 
     def pageout(self, pid: int, ranges: tuple[tuple[int, int], ...], stop: Stop) -> WriteResult:
-        """Call process_madvise(2) with MADV_PAGEOUT over (start, length) pairs; `value` is the number of
-        bytes that the kernel says it advised."""
+        """Page out (start, length) pairs of a process with MADV_PAGEOUT (process_madvise(2)).
+
+        `value` is the number of bytes that the kernel says it advised.
+        """
 
     def close(self) -> None:
         """End the child and wait until it is known to have ended."""
