@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from hibprep import predict
 from hibprep.model import (
@@ -244,7 +245,7 @@ def cold_bytes(snapshot: Snapshot, min_age_seconds: float) -> int:
     younger generation is at least that old (multigen_lru.rst; the two youngest do not count)."""
     pages = 0
     for entry in snapshot.generations:
-        for older, younger in zip(entry.generations, entry.generations[1:-1], strict=False):
+        for older, younger in pairwise(entry.generations[:-1]):
             if younger.age_seconds >= min_age_seconds:
                 pages += older.anon_pages
     return pages * snapshot.page_size
@@ -300,11 +301,21 @@ def _steps(
 def _choose(
     stage: Stage, capabilities: Capabilities, limits: Limits, notes: list[Limit]
 ) -> BackendName | None:
+    allowed = (limits.backend, BackendName.WRITEBACK)
+    names = tuple(name for name in CHOICES[stage] if limits.backend is None or name in allowed)
+    return _choose_from(names, stage, capabilities, limits, notes)
+
+
+def _choose_from(
+    names: tuple[BackendName, ...],
+    stage: Stage,
+    capabilities: Capabilities,
+    limits: Limits,
+    notes: list[Limit],
+) -> BackendName | None:
     """The first back-end that can do the stage here; a note says why not, when none can."""
     reasons = []
-    for name in CHOICES[stage]:
-        if limits.backend is not None and name not in (limits.backend, BackendName.WRITEBACK):
-            continue
+    for name in names:
         if limits.scope.kind is not ScopeKind.MACHINE and name in _WHOLE_MACHINE_ONLY:
             reasons.append(f"{name} works on the whole machine only")
             continue
@@ -419,3 +430,74 @@ def knob_changes(snapshot: Snapshot, steps: tuple[Step, ...]) -> tuple[KnobChang
             for name in ("min_unmapped_ratio", "min_slab_ratio")
         )
     return tuple(changes)
+
+
+def for_reclaim(
+    snapshot: Snapshot,
+    capabilities: Capabilities,
+    *,
+    kind: Kind,
+    amount_bytes: int | None,
+    min_age_seconds: float,
+    limits: Limits,
+    rates: Rates,
+) -> list[Plan]:
+    """Plans that free `amount_bytes` (None: all there is) of a kind, one for each stage that is
+    needed, the cheaper to lose first. Empty plans say in their limits why there is no step."""
+    stages = {
+        Kind.FILE: (Stage.CACHE,),
+        Kind.SLAB: (Stage.SLAB,),
+        Kind.ANON: (Stage.ANON,),
+        Kind.ANY: (Stage.CACHE, Stage.ANON),
+    }[kind]
+    target = Target(TargetKind.MIN)
+    plans = []
+    for stage in stages:
+        notes: list[Limit] = []
+        supply = _supply(snapshot, target, limits, notes)
+        only_old = min_age_seconds > 0
+        if only_old and stage is Stage.SLAB:
+            notes.append(Limit(name="age", text="the age of kernel objects is not known"))
+            backend = None
+        elif limits.backend is not None:
+            backend = _choose_from((limits.backend,), stage, capabilities, limits, notes)
+        elif only_old:
+            backend = _choose_from((BackendName.LRUGEN,), stage, capabilities, limits, notes)
+        else:
+            backend = _choose_from(CHOICES[stage], stage, capabilities, limits, notes)
+        swappable = min(supply.anon, supply.budget)
+        there = {Stage.CACHE: supply.cache, Stage.SLAB: supply.slab, Stage.ANON: swappable}[stage]
+        # An amount may be more than is known to be there; only what is there is ever counted.
+        amount = max(there, snapshot.page_size) if amount_bytes is None else amount_bytes
+        steps: tuple[Step, ...] = ()
+        if backend is not None and not (stage is Stage.ANON and swappable == 0):
+            steps = (
+                Step(
+                    stage=stage,
+                    kind=_KINDS[stage],
+                    scope=limits.scope,
+                    amount_bytes=amount,
+                    backend=backend,
+                    min_age_seconds=min_age_seconds,
+                    reason=f"asked for ({capabilities[backend].reason})",
+                ),
+            )
+        now = predict.predict(snapshot, rates)
+        fits = predict.fit(snapshot, limits)
+        plans.append(
+            Plan(
+                target=target,
+                goal_bytes=0,
+                steps=steps,
+                before=now,
+                after=now,
+                fit_before=fits,
+                fit_after=fits,
+                limits=tuple(notes),
+                irreducible=irreducible(snapshot, supply.budget),
+                swap_budget_bytes=supply.budget,
+                knobs=knob_changes(snapshot, steps),
+                rates=rates,
+            )
+        )
+    return plans

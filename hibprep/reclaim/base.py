@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from hibprep.model import BackendName, Capability, Scope, Step
+from hibprep.clock import Clock, SystemClock
+from hibprep.model import BackendName, Capability, Step
 
 
 class Status(StrEnum):
@@ -49,6 +50,11 @@ class Outcome:
     skipped_bytes: int = 0
 
 
+def failed(path: str, errno: int) -> Outcome:
+    """The outcome for an answer that means: not here, not today."""
+    return Outcome(Status.FAILED, f"{path}: {os.strerror(errno)}")
+
+
 class Backend(Protocol):
     """One way of reclaiming."""
 
@@ -73,10 +79,13 @@ class Stop:
     so that it can be polled beside other things.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._deadline: float | None = None
         self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._raised = False
         self.reason = ""
+        self.timed_out = False
 
     def request(self, reason: str) -> None:
         """Raise the flag; the first reason stays."""
@@ -85,21 +94,37 @@ class Stop:
         self._raised = True
         os.eventfd_write(self._eventfd, 1)
 
+    def within(self, seconds: float) -> None:
+        """Raise the flag by itself so many seconds from now."""
+        self._deadline = self._clock.monotonic() + seconds
+
     def requested(self) -> bool:
-        """Whether it is raised."""
+        """Whether it is raised, or its deadline has passed."""
+        if not self._raised and self.remaining_seconds() == 0:
+            self.timed_out = True
+            self.request("the time-out has passed")
         return self._raised
+
+    def remaining_seconds(self) -> float | None:
+        """Until the deadline; 0 once it has passed, None without one."""
+        if self._deadline is None:
+            return None
+        return max(0.0, self._deadline - self._clock.monotonic())
 
     def fileno(self) -> int:
         """A descriptor that is readable once the flag is raised."""
         return self._eventfd
 
     def wait(self, seconds: float) -> bool:
-        """Wait at most so long; True when it was raised."""
-        if not self._raised and seconds > 0:
+        """Wait at most so long; True when it is raised."""
+        if not self.requested() and seconds > 0:
+            remaining = self.remaining_seconds()
+            if remaining is not None:
+                seconds = min(seconds, remaining)
             poll = select.poll()
             poll.register(self._eventfd, select.POLLIN)
             poll.poll(math.ceil(seconds * 1000))
-        return self._raised
+        return self.requested()
 
     def close(self) -> None:
         """Give the descriptor back."""
@@ -139,15 +164,3 @@ class Worker(Protocol):
 
     def close(self) -> None:
         """End the child and wait until it is known to have ended."""
-
-
-__all__ = [
-    "Backend",
-    "Budget",
-    "Outcome",
-    "Scope",
-    "Status",
-    "Stop",
-    "Worker",
-    "WriteResult",
-]

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""`hibprep hibernate`: prepare, hibernate, put back, report."""
+
+from __future__ import annotations
+
+import click
+
+from hibprep import hibernate as sleeper
+from hibprep import prepare as engine
+from hibprep.cli import common
+from hibprep.cli.progress import progress
+from hibprep.model import Target, TargetKind
+from hibprep.report import report_page
+
+
+@click.command("hibernate")
+@common.target_options
+@common.timeout_option
+@click.option(
+    "--direct", is_flag=True, help="Write /sys/power/state instead of asking systemd-logind."
+)
+@common.json_option
+@common.common_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    target: Target | None,
+    within: float | None,
+    timeout: float | None,
+    direct: bool,
+    as_json: bool,
+) -> int:
+    """Prepare, leave the kernel nothing to shrink, hibernate, put back, and report after resume."""
+    config = common.load_config(ctx)
+    wanted = common.choose_target(config, target, within)
+    common.must_be_root(ctx)
+    machine = engine.open_machine(common.root_prefix(ctx), config)
+    if wanted.kind is TargetKind.SIZE:
+        common.refuse_absurd(machine.root, wanted.size_bytes, "a target")
+    with common.stop_on_signals() as stop, progress() as tell:
+        report = sleeper.hibernate(
+            machine,
+            wanted,
+            common.choose_limits(config),
+            direct=direct,
+            stop=stop,
+            timeout_seconds=common.choose_timeout(config, timeout),
+            progress=tell,
+        )
+    common.show(report, lambda: report_page(report), as_json=as_json)
+    return common.exit_code(report)
