@@ -13,8 +13,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from hibprep.facts import CheckFacts, gather
+from hibprep.page import size
 from hibprep.predict import resume_area, target_pages
-from hibprep.report import size
 
 if TYPE_CHECKING:
     from hibprep.model import SwapArea

@@ -411,7 +411,22 @@ class Plan:
         return max(0, self.before.saveable_bytes - self.goal_bytes)
 
 
-# --- what was done ------------------------------------------------------------------------------
+# --- what is done ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run is, for a progress bar."""
+
+    stage: Stage
+    step: int  # from 1
+    steps: int
+    done_bytes: int
+    amount_bytes: int
+    saveable_bytes: int
+    goal_bytes: int
+    seconds: float
+    note: str = ""
 
 
 class Ending(StrEnum):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A page of titled blocks, and its two forms: tables on a terminal, plain lines elsewhere.
+"""A page of titled blocks, and its two forms: tables on a terminal, plain lines elsewhere; and
+figures as a person reads them.
 
 Both are made from the same value, so that they cannot tell different stories.
 """
@@ -7,7 +8,12 @@ Both are made from the same value, so that they cannot tell different stories.
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
+
+import humanize
+
+_LONG_SECONDS = 600  # above it, minutes are what a person wants
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,18 @@ class Page:
     headline: str
     blocks: tuple[Block, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def size(value_bytes: float) -> str:
+    """Bytes as a person reads them."""
+    return humanize.naturalsize(value_bytes, binary=True, format="%.1f")
+
+
+def seconds(value: float) -> str:
+    """Seconds as a person reads them."""
+    if not math.isfinite(value):
+        return "unknown"
+    return f"{value:.1f} s" if value < _LONG_SECONDS else f"{value / 60:.0f} min"
 
 
 def render(page: Page, *, terminal: bool = False, color: bool = True, width: int = 0) -> str:

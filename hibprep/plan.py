@@ -275,6 +275,15 @@ def _steps(
     swappable = min(supply.anon, supply.budget)
     wants[Stage.COLD_ANON] = min(swappable, swappable if takes_all_cold and need else rest)
     wants[Stage.ANON] = min(swappable, rest)
+    if wants[Stage.COLD_ANON] and not predict.safe_to_age(snapshot, limits):
+        wants[Stage.COLD_ANON] = 0
+        notes.append(
+            Limit(
+                name="aging",
+                text="memory is not aged to find what is cold: what was touched would count as "
+                "active, and systemd would refuse to hibernate with more of it than swap",
+            )
+        )
     steps = []
     for stage in Stage:
         if stage not in limits.stages or wants[stage] < snapshot.page_size:

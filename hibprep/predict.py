@@ -245,11 +245,13 @@ def fit(
     *,
     saveable_bytes: int | None = None,
     swapped_bytes: int = 0,
+    in_flight: bool = False,
 ) -> Fit:
     """Whether a hibernation would be accepted, by systemd and by the kernel.
 
     `swapped_bytes` asks "and after so much more anonymous memory went to swap": the inactive part
-    of it first, as the kernel takes it, which is the worst order for systemd's check.
+    of it first, as the kernel takes it, which is the worst order for systemd's check. With
+    `in_flight` its slots are taken and its pages, still being written, are yet in memory.
     """
     area = resume_area(snapshot)
     if area is None:
@@ -261,7 +263,7 @@ def fit(
     active = max(0, memory.active_anon_bytes - max(0, moved - memory.inactive_anon_bytes))
 
     now = saveable_pages(snapshot) * page
-    saveable = (now if saveable_bytes is None else saveable_bytes) - moved
+    saveable = (now if saveable_bytes is None else saveable_bytes) - (0 if in_flight else moved)
     shrink = shrink_pages(snapshot, max(0, saveable) // page) * page
     cache = memory.file_lru_bytes + memory.slab_reclaimable_bytes
     # The kernel's own shrinking takes what the cache does not give from anon, to the same areas.
@@ -338,8 +340,7 @@ def swap_budget_bytes(snapshot: Snapshot, limits: Limits) -> int:
     area = resume_area(snapshot)
     if not snapshot.power.available or area is None:
         return ceiling
-    ahead = sum(other.free_bytes for other in areas if other.priority > area.priority)
-    low, high = min(ahead, ceiling), ceiling
+    low, high = min(swap_ahead_bytes(snapshot), ceiling), ceiling
     if not safe_to_swap(snapshot, limits, low):
         return low  # refused already, or about to be: only what does not touch the resume device
     while low < high:
@@ -351,13 +352,37 @@ def swap_budget_bytes(snapshot: Snapshot, limits: Limits) -> int:
     return low
 
 
-def safe_to_swap(snapshot: Snapshot, limits: Limits, amount_bytes: int) -> bool:
+def safe_to_age(snapshot: Snapshot, limits: Limits) -> bool:
+    """Whether systemd would still accept if all anonymous memory turned out to be active.
+
+    Aging (and switching the multi-gen LRU on, where it is off) puts whatever was touched into the
+    youngest generations, and the two youngest count as Active(anon).
+    """
+    area = resume_area(snapshot)
+    if not snapshot.power.available or area is None:
+        return True
+    return snapshot.memory.anon_lru_bytes <= SYSTEMD_RATIO * limits.systemd_margin * area.free_bytes
+
+
+def swap_ahead_bytes(snapshot: Snapshot) -> int:
+    """Room in the areas that are filled before the resume device is touched, zram left out."""
+    resume = resume_area(snapshot)
+    return sum(
+        area.free_bytes
+        for area in snapshot.swaps
+        if not area.is_zram and resume is not None and area.priority > resume.priority
+    )
+
+
+def safe_to_swap(
+    snapshot: Snapshot, limits: Limits, amount_bytes: int, *, in_flight: bool = False
+) -> bool:
     """Whether both fits hold, with the margin, at every moment until so much more went to swap.
 
     The kernel's fit only gets tighter with every byte. systemd's gets tighter while inactive memory
     goes and looser once active memory does, so its worst moment is when the inactive is gone.
     """
-    if not fit(snapshot, limits, swapped_bytes=amount_bytes).kernel_ok:
+    if not fit(snapshot, limits, swapped_bytes=amount_bytes, in_flight=in_flight).kernel_ok:
         return False
     worst = fit(
         snapshot, limits, swapped_bytes=min(amount_bytes, snapshot.memory.inactive_anon_bytes)

@@ -12,7 +12,7 @@ from hibprep import plan as planning
 from hibprep import predict, rates
 from hibprep.clock import Clock, SystemClock
 from hibprep.config import Config
-from hibprep.errors import NotPossibleError
+from hibprep.errors import KernelFileError, NotPossibleError
 from hibprep.history import History
 from hibprep.kernel.cgroup import CgroupTree, find_cgroup2
 from hibprep.kernel.knobs import KnobJournal, knob_name
@@ -26,6 +26,7 @@ from hibprep.model import (
     Kind,
     Limits,
     Plan,
+    Progress,
     Rates,
     Report,
     Scope,
@@ -37,7 +38,7 @@ from hibprep.model import (
 )
 from hibprep.reclaim.base import Backend, Stop, Worker
 from hibprep.reclaim.dropcaches import DropCaches
-from hibprep.reclaim.executor import Executor, Progress, Run, Settings
+from hibprep.reclaim.executor import Executor, Run, Settings
 from hibprep.reclaim.lrugen import LruGen
 from hibprep.reclaim.madvise import Madvise
 from hibprep.reclaim.memcg import Memcg
@@ -216,8 +217,7 @@ def run_plan(
                 if left < os.sysconf("SC_PAGE_SIZE"):
                     break
                 part = _no_more_than(part, left)  # noqa: PLW2901
-            for change in part.knobs:
-                tools.journal.set(change.path, change.value, change.reason)
+            knob_words += set_knobs(part, tools.journal.set)
             one = tools.executor.run(part, stop, progress)
             run.steps += one.steps
             run.ending, run.reason, run.last = one.ending, one.reason, one.last or run.last
@@ -245,6 +245,17 @@ def run_plan(
         goal_bytes=plan.goal_bytes,
         notes=machine.recovered,
     )
+
+
+def set_knobs(plan: Plan, set_knob: Callable[[str, str, str], None]) -> list[str]:
+    """Change what the plan wants changed. What cannot be is no reason to do nothing: it is told."""
+    words = []
+    for change in plan.knobs:
+        try:
+            set_knob(change.path, change.value, change.reason)
+        except KernelFileError as error:
+            words.append(f"{knob_name(change.path)} was left as it is: {error}")
+    return words
 
 
 def _no_more_than(plan: Plan, amount_bytes: int) -> Plan:

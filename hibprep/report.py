@@ -12,8 +12,6 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 
-import humanize
-
 from hibprep.model import (
     Capability,
     Fit,
@@ -24,10 +22,7 @@ from hibprep.model import (
     Target,
     TargetKind,
 )
-from hibprep.page import Block, Page
-
-_LONG_SECONDS = 600  # above it, minutes are what a person wants
-
+from hibprep.page import Block, Page, seconds, size
 
 # --- for a program ------------------------------------------------------------------------------
 
@@ -64,18 +59,6 @@ def to_json(value: object, *, indent: int | None = 2) -> str:
 
 
 # --- for a person -------------------------------------------------------------------------------
-
-
-def size(value_bytes: float) -> str:
-    """Bytes as a person reads them."""
-    return humanize.naturalsize(value_bytes, binary=True, format="%.1f")
-
-
-def seconds(value: float) -> str:
-    """Seconds as a person reads them."""
-    if not math.isfinite(value):
-        return "unknown"
-    return f"{value:.1f} s" if value < _LONG_SECONDS else f"{value / 60:.0f} min"
 
 
 def target_words(target: Target) -> str:

@@ -13,6 +13,7 @@ LARGEST_BYTES = 2**63 - 1  # what the kernel's own counters can hold
 SIZE_WORDS = "a size such as 512M, 1.5GiB or 2 GB"
 
 _SHOWN_CHARACTERS = 60
+_NEGATIVE = re.compile(r"-\s*[0-9.]")
 _SIZE = re.compile(
     r"([0-9]{1,40})\s*b?|([0-9]{1,40}(?:\.[0-9]{1,40})?)\s*([kmgtpe])(i?b|i)?", re.IGNORECASE
 )
@@ -25,7 +26,7 @@ def parse_size(value: object) -> int:
     so are KiB, MiB …; kB, MB, GB are powers of 1000.
     """
     text = str(value).strip()
-    if text.startswith("-"):
+    if _NEGATIVE.match(text):
         raise ValueError(f"{shorten(text)} is negative; give {SIZE_WORDS}")
     match = _SIZE.fullmatch(text)
     if match is None:

@@ -9,6 +9,7 @@ one of the exit codes of `hibprep.errors`.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -52,7 +53,11 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    no_args_is_help=False,  # a missing command is a mistake like any other: one line
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @common_options
 def cli() -> None:
     """Get this machine ready for hibernation before it is asked.
@@ -81,8 +86,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
             _fail(line, error.exit_code)
         return _fail(lines[-1], error.exit_code)
     except BrokenPipeError:
-        # whoever read our output has seen enough; nothing more can be said to it
-        sys.stdout = None  # type: ignore[assignment]
+        # whoever read our output has seen enough; Python would complain again when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return ExitCode.FAILED
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""

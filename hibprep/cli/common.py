@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ import click
 
 from hibprep import __version__
 from hibprep.errors import ExitCode, NotPossibleError, UsageError
-from hibprep.model import Ending, Limits, Report, Scope, ScopeKind, Stage, Target, TargetKind
+from hibprep.model import Ending, Limits, Report, Scope, Stage, Target, TargetKind
 from hibprep.sizes import parse_size, shorten
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from hibprep.page import Page
     from hibprep.reclaim.base import Stop
 
+Value = TypeVar("Value")
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
 ROOT_VARIABLE = "HIBPREP_ROOT"
@@ -45,92 +45,72 @@ _UNIT_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86
 # --- values ---------------------------------------------------------------------------------------
 
 
-class SecondsType(click.ParamType):
+def parse_seconds(text: str) -> float:
     """A time: seconds, or with a unit."""
-
-    name = "seconds"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """The time in seconds."""
-        match = _SECONDS.fullmatch(str(value).strip())
-        number = 0.0
-        if match is not None:
-            number = float(match[1]) * _UNIT_SECONDS[(match[2] or "").lower()]
-        if not 0 < number <= LONGEST_SECONDS or not math.isfinite(number):
-            self.fail(
-                f"{shorten(repr(str(value)))} is not a time; give seconds above 0 and up to a "
-                "year, such as 10, 2.5 or 5min",
-                param,
-                ctx,
-            )
-        return number
+    match = _SECONDS.fullmatch(text.strip())
+    number = float(match[1]) * _UNIT_SECONDS[(match[2] or "").lower()] if match else 0.0
+    if not 0 < number <= LONGEST_SECONDS:
+        raise ValueError(
+            f"{shorten(repr(text))} is not a time; give seconds above 0 and up to a year, such as "
+            "10, 2.5 or 5min"
+        )
+    return number
 
 
-class TargetType(click.ParamType):
+def parse_target(text: str) -> Target:
     """`image_size`, `min` or a size."""
+    word = text.strip()
+    if word in (TargetKind.IMAGE_SIZE, TargetKind.MIN):
+        return Target(TargetKind(word))
+    try:
+        size_bytes = parse_size(word)
+    except ValueError as error:
+        raise ValueError(f"{error}, image_size or min") from None
+    if size_bytes == 0:
+        raise ValueError("no image is of 0 bytes; min is the smallest possible")
+    return Target(TargetKind.SIZE, size_bytes)
 
-    name = "size|image_size|min"
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Target:
-        """The target."""
-        text = str(value).strip()
-        if text in (TargetKind.IMAGE_SIZE, TargetKind.MIN):
-            return Target(TargetKind(text))
+def parse_amount(text: str) -> int:
+    """A size, or 0 for `max`: click takes None for "not given"."""
+    if text.strip() == "max":
+        return 0
+    try:
+        size_bytes = parse_size(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or max") from None
+    if size_bytes == 0:
+        raise ValueError("0 bytes are nothing to reclaim; give a size such as 512M, or max")
+    return size_bytes
+
+
+def parse_stages(text: str) -> tuple[Stage, ...]:
+    """Stages in the order of a plan, in whatever order they were given."""
+    names = {name.strip() for name in text.split(",")} - {""}
+    unknown = sorted(names - {str(stage) for stage in Stage})
+    if unknown or not names:
+        said = f"unknown stage {shorten(', '.join(unknown))}" if unknown else "no stage given"
+        raise ValueError(f"{said}; give some of {','.join(Stage)}")
+    return tuple(stage for stage in Stage if stage in names)
+
+
+def converted(
+    parse: Callable[[str], Value],
+) -> Callable[[click.Context, click.Parameter, str | None], Value | None]:
+    """A callback that reads an option's value.
+
+    Not click.ParamType: whether it is generic differs between the versions that are supported.
+    """
+
+    def callback(ctx: click.Context, param: click.Parameter, value: str | None) -> Value | None:
+        if value is None:
+            return None
         try:
-            size_bytes = parse_size(text)
+            return parse(value)
         except ValueError as error:
-            self.fail(f"{error}, image_size or min", param, ctx)
-        if size_bytes == 0:
-            self.fail("no image is of 0 bytes; min is the smallest possible", param, ctx)
-        return Target(TargetKind.SIZE, size_bytes)
+            raise click.BadParameter(str(error), ctx, param) from None
 
-
-class AmountType(click.ParamType):
-    """`max` (None) or a size."""
-
-    name = "amount"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        """The amount in bytes, 0 for `max`: click takes None for "not given"."""
-        text = str(value).strip()
-        if text == "max":
-            return 0
-        try:
-            size_bytes = parse_size(text)
-        except ValueError as error:
-            self.fail(f"{error}, or max", param, ctx)
-        if size_bytes == 0:
-            self.fail(
-                "0 bytes are nothing to reclaim; give a size such as 512M, or max", param, ctx
-            )
-        return size_bytes
-
-
-class StagesType(click.ParamType):
-    """A list of stages."""
-
-    name = "list"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[Stage, ...]:
-        """The stages in the order of a plan, in whatever order they were given."""
-        names = {name.strip() for name in str(value).split(",")} - {""}
-        known = {str(stage) for stage in Stage}
-        unknown = sorted(names - known)
-        if unknown or not names:
-            said = f"unknown stage {shorten(', '.join(unknown))}" if unknown else "no stage given"
-            self.fail(f"{said}; give some of {','.join(Stage)}", param, ctx)
-        return tuple(stage for stage in Stage if stage in names)
-
-
-SECONDS = SecondsType()
+    return callback
 
 
 # --- options --------------------------------------------------------------------------------------
@@ -169,13 +149,13 @@ def target_options(command: Decorated) -> Decorated:
     for option in (
         click.option(
             "--within",
-            type=SECONDS,
+            callback=converted(parse_seconds),
             metavar="SECONDS",
             help="Aim at a hibernation that takes so long, and keep what fits in that.",
         ),
         click.option(
             "--target",
-            type=TargetType(),
+            callback=converted(parse_target),
             metavar="SIZE|image_size|min",
             help="Aim at an image of SIZE, at the kernel's image_size, or at the smallest.",
         ),
@@ -192,7 +172,10 @@ def json_option(command: Decorated) -> Decorated:
 
 
 timeout_option = click.option(
-    "--timeout", type=SECONDS, metavar="SECONDS", help="End after so long with what was reached."
+    "--timeout",
+    callback=converted(parse_seconds),
+    metavar="SECONDS",
+    help="End after so long with what was reached.",
 )
 cgroup_option = click.option(
     "--cgroup", metavar="PATH", help="Work on this cgroup alone, such as /user.slice."
@@ -250,20 +233,6 @@ def choose_limits(
 def choose_timeout(config: Config, timeout: float | None) -> float | None:
     """How long a run may take; None: as long as it takes."""
     return timeout if timeout is not None else config.reclaim.timeout_seconds or None
-
-
-def find_scope(root: KernelRoot, path: str | None) -> Scope | None:
-    """The cgroup that a person named, if it is there."""
-    if path is None:
-        return None
-    from hibprep.kernel.cgroup import find_cgroup2  # noqa: PLC0415
-
-    found = find_cgroup2(root)
-    if found.tree is None:
-        raise NotPossibleError(f"--cgroup {shorten(path)}: {found.reason}")
-    if not path.strip():
-        raise UsageError("--cgroup: an empty path names no cgroup", "give one such as /user.slice")
-    return Scope(ScopeKind.CGROUP, found.tree.validate(path))
 
 
 def refuse_absurd(root: KernelRoot, amount_bytes: int, what: str) -> None:

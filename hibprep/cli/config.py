@@ -13,7 +13,7 @@ from hibprep.config import Config, schema
 from hibprep.errors import ExitCode
 
 
-@click.group("config")
+@click.group("config", no_args_is_help=False)
 @common.common_options
 def command() -> None:
     """Check or show the configuration, or its schema."""

@@ -18,7 +18,7 @@ from hibprep.report import plan_page, report_page
 @common.timeout_option
 @click.option(
     "--stages",
-    type=common.StagesType(),
+    callback=common.converted(common.parse_stages),
     metavar="LIST",
     help=f"Use only these stages, of {','.join(Stage)}.",
 )
@@ -46,10 +46,11 @@ def command(
     machine = engine.open_machine(common.root_prefix(ctx), config)
     if wanted.kind is TargetKind.SIZE:
         common.refuse_absurd(machine.root, wanted.size_bytes, "a target")
-    limits = common.choose_limits(config, stages, common.find_scope(machine.root, cgroup))
+    scope = None if cgroup is None else engine.validated_scope(machine, cgroup)
+    limits = common.choose_limits(config, stages, scope)
     # from here on Ctrl-C is an answer with a report, not an accident
     with common.stop_on_signals() as stop, progress() as tell:
-        plan = engine.make_plan(machine, wanted, limits)
+        plan = engine.make_plan(machine, wanted, limits, measure=not dry_run)
         if dry_run:
             common.show(plan, lambda: plan_page(plan), as_json=as_json)
             return ExitCode.DONE
@@ -60,6 +61,7 @@ def command(
             timeout_seconds=common.choose_timeout(config, timeout),
             progress=tell,
             command="prepare",
+            limits=limits,
         )
     common.show(report, lambda: report_page(report), as_json=as_json)
     return common.exit_code(report)

@@ -13,8 +13,7 @@ import click
 import humanize
 
 if TYPE_CHECKING:
-    from hibprep.model import Stage
-    from hibprep.prepare import Progress
+    from hibprep.model import Progress, Stage
 
 Show = Callable[["Progress"], None]
 

@@ -10,13 +10,13 @@ from hibprep.cli import common
 from hibprep.cli.progress import progress
 from hibprep.errors import ExitCode, UsageError
 from hibprep.model import MACHINE, BackendName, Ending, Kind, Report
-from hibprep.report import size
+from hibprep.page import size
 
 LEAST_AGE_SECONDS = 1.0  # the generations of the kernel are no finer
 
 
 @click.command("reclaim", context_settings={"ignore_unknown_options": True})
-@click.argument("amount", type=common.AmountType(), metavar="AMOUNT|max")
+@click.argument("amount", callback=common.converted(common.parse_amount), metavar="AMOUNT|max")
 @common.cgroup_option
 @click.option(
     "--type",
@@ -28,7 +28,7 @@ LEAST_AGE_SECONDS = 1.0  # the generations of the kernel are no finer
 )
 @click.option(
     "--colder-than",
-    type=common.SECONDS,
+    callback=common.converted(common.parse_seconds),
     metavar="AGE",
     help="Only memory that was not used for so many seconds.",
 )
@@ -62,7 +62,7 @@ def command(
     machine = engine.open_machine(common.root_prefix(ctx), config)
     if amount:
         common.refuse_absurd(machine.root, amount, "an amount")
-    scope = common.find_scope(machine.root, cgroup) or MACHINE
+    scope = MACHINE if cgroup is None else engine.validated_scope(machine, cgroup)
     with common.stop_on_signals() as stop, progress() as tell:
         report = engine.reclaim(
             machine,

@@ -6,17 +6,14 @@ Cgroups come and go while the tree is walked; one that is gone is left out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from hibprep.errors import KernelFileError, KernelFileMissing, UsageError
 from hibprep.kernel.mounts import read_mounts
+from hibprep.kernel.root import KernelRoot
 from hibprep.kernel.text import unsigned
 from hibprep.model import Cgroup
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hibprep.kernel.root import KernelRoot
 
 # what an unlimited `max` becomes where a number is needed
 _UNLIMITED = 1 << 63

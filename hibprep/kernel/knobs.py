@@ -13,16 +13,14 @@ import json
 import os
 import re
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Self
+from types import TracebackType
+from typing import Self
 
 from hibprep.errors import KernelFileDenied, KernelFileError, KernelFileMalformed, KernelFileMissing
 from hibprep.kernel.power import parse_selection
 from hibprep.kernel.process import start_time
 from hibprep.kernel.root import KernelRoot, translate
 from hibprep.model import KnobChange
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -284,7 +282,7 @@ class KnobJournal:
     def _recover(self, name: str, words: list[str]) -> None:
         path = f"{self._directory}/{name}"
         try:
-            boot, entries = _parse(path, self._root.path(path).read_bytes())
+            boot, entries = parse_journal(path, self._root.path(path).read_bytes())
         except OSError as error:
             words.append(f"{translate(path, error)}: settings that it tells of stay as they are")
             return
@@ -316,7 +314,7 @@ class KnobJournal:
             words.append(str(translate(path, error)))
 
 
-def _parse(path: str, data: bytes) -> tuple[str, list[_Entry]]:
+def parse_journal(path: str, data: bytes) -> tuple[str, list[_Entry]]:
     """The boot and the changes of a journal file, of which nothing is believed: its values are
     written to kernel files by root."""
     try:

@@ -6,13 +6,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import TYPE_CHECKING, Self
+from types import TracebackType
+from typing import Self
 
 from hibprep.errors import HibprepError
 from hibprep.kernel.root import KernelRoot, translate
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 _NAME = "lock"
 _DIGITS = 32

@@ -7,14 +7,12 @@ numbers later: they are always taken from this file, by path.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from hibprep.errors import KernelFileDenied, KernelFileError, KernelFileMissing
+from hibprep.kernel.root import KernelRoot
 from hibprep.kernel.text import malformed, unsigned
 from hibprep.model import Generation, GenerationList
-
-if TYPE_CHECKING:
-    from hibprep.kernel.root import KernelRoot
 
 GENERATIONS_FILE = "/sys/kernel/debug/lru_gen"
 ENABLED_FILE = "/sys/kernel/mm/lru_gen/enabled"

@@ -3,13 +3,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from hibprep.kernel.root import KernelRoot
 from hibprep.kernel.text import malformed, unsigned
 from hibprep.model import Memory
-
-if TYPE_CHECKING:
-    from hibprep.kernel.root import KernelRoot
 
 MEMINFO = "/proc/meminfo"
 

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from hibprep.kernel.root import KernelRoot
 from hibprep.kernel.text import malformed, unescape
-
-if TYPE_CHECKING:
-    from hibprep.kernel.root import KernelRoot
 
 MOUNTINFO = "/proc/self/mountinfo"
 

@@ -9,14 +9,12 @@ put together from elsewhere.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from hibprep.errors import KernelFileError
+from hibprep.kernel.root import KernelRoot
 from hibprep.kernel.text import malformed, unsigned
 from hibprep.model import Power
-
-if TYPE_CHECKING:
-    from hibprep.kernel.root import KernelRoot
 
 POWER = "/sys/power"
 IMAGE_SIZE = f"{POWER}/image_size"

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from hibprep.errors import KernelFileError, KernelFileMissing
 from hibprep.kernel.root import KernelRoot, translate
 from hibprep.kernel.text import hexadecimal, malformed, unsigned
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 MADV_WILLNEED = 3
 MADV_COLD = 20

@@ -4,14 +4,11 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
 from hibprep.errors import KernelFileDenied, KernelFileError, KernelFileMissing
+from hibprep.kernel.root import KernelRoot
 from hibprep.kernel.text import fraction, malformed, unsigned
 from hibprep.model import Pressure
-
-if TYPE_CHECKING:
-    from hibprep.kernel.root import KernelRoot
 
 PRESSURE = "/proc/pressure"
 

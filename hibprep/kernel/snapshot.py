@@ -5,19 +5,16 @@ Documentation/admin-guide/sysctl/vm.rst for what is not in a module of its own).
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from hibprep.kernel.cgroup import CgroupTree, find_cgroup2
 from hibprep.kernel.lrugen import read_enabled, try_generations
 from hibprep.kernel.meminfo import read_meminfo
 from hibprep.kernel.power import read_power
+from hibprep.kernel.root import KernelRoot
 from hibprep.kernel.swaps import read_swaps, zram_used_bytes
 from hibprep.kernel.text import malformed, unsigned
 from hibprep.kernel.zoneinfo import read_zoneinfo
 from hibprep.model import Snapshot
-
-if TYPE_CHECKING:
-    from hibprep.kernel.root import KernelRoot
 
 LAPTOP_MODE = "/proc/sys/vm/laptop_mode"
 ONLINE_CPUS = "/sys/devices/system/cpu/online"

@@ -9,15 +9,12 @@ import fcntl
 import os
 import struct
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from hibprep.errors import KernelFileError
 from hibprep.kernel.mounts import Mount, mount_of, read_mounts
+from hibprep.kernel.root import KernelRoot
 from hibprep.kernel.text import malformed, signed, unescape, unsigned
 from hibprep.model import SwapArea
-
-if TYPE_CHECKING:
-    from hibprep.kernel.root import KernelRoot
 
 SWAPS = "/proc/swaps"
 

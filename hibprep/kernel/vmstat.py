@@ -6,13 +6,10 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING
 
+from hibprep.kernel.root import KernelRoot
 from hibprep.kernel.text import malformed, unsigned
 from hibprep.model import Vmstat
-
-if TYPE_CHECKING:
-    from hibprep.kernel.root import KernelRoot
 
 VMSTAT = "/proc/vmstat"
 

@@ -8,13 +8,10 @@ there is one (5.0), whether or not a `boost` line says so; it is taken as it sta
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
+from hibprep.kernel.root import KernelRoot
 from hibprep.kernel.text import malformed, unsigned
 from hibprep.model import Zone
-
-if TYPE_CHECKING:
-    from hibprep.kernel.root import KernelRoot
 
 ZONEINFO = "/proc/zoneinfo"
 

@@ -21,6 +21,8 @@ from hibprep.model import (
     Kind,
     Limits,
     Plan,
+    Progress,
+    Snapshot,
     Stage,
     Step,
     StepReport,
@@ -35,21 +37,11 @@ _SMALLEST_CHUNK_BYTES = 1 << 20
 _LARGEST_CHUNK_BYTES = 256 << 20
 _AGAIN_SECONDS = 0.05  # writeback needs a moment before the kernel can free what it wrote
 _LONGEST_BRAKE_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a run is, for a progress bar."""
-
-    stage: Stage
-    step: int  # from 1
-    steps: int
-    done_bytes: int
-    amount_bytes: int
-    saveable_bytes: int
-    goal_bytes: int
-    seconds: float
-    note: str = ""
+_NOTICEABLE_BYTES = 64 << 10
+# Of anonymous memory that was taken lately, so much coming straight back means that only the
+# working set is left: going on would wear the disk and hurt work, and gain nothing.
+_FUTILE_SHARE = 0.5
+_FUTILE_WINDOW_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +81,28 @@ class _StepState:
     chunks: int = 0
     still: int = 0  # rounds in a row in which nothing moved
     skipped_bytes: int = 0
+    lately_out_bytes: int = 0
+    lately_in_bytes: int = 0
+
+    def add(self, freed: Freed, outcome: Outcome) -> None:
+        """Add up what a chunk was worth. Waiting is not a round in which nothing moved."""
+        self.freed = add(self.freed, freed)
+        self.skipped_bytes += outcome.skipped_bytes
+        if outcome.status is Status.WAIT:
+            return
+        self.chunks += 1
+        moved = max(freed.reclaimed_bytes, freed.swapped_out_bytes) >= _NOTICEABLE_BYTES
+        self.still = 0 if moved else self.still + 1
+
+    def futile(self, freed: Freed) -> bool:
+        """Whether what is taken comes straight back, judged over a window of some chunks."""
+        self.lately_out_bytes += freed.anon_bytes
+        self.lately_in_bytes += freed.swapped_in_bytes
+        if self.lately_out_bytes < _FUTILE_WINDOW_BYTES:
+            return False
+        share = self.lately_in_bytes / self.lately_out_bytes
+        self.lately_out_bytes = self.lately_in_bytes = 0
+        return share > _FUTILE_SHARE
 
 
 class Executor:
@@ -164,8 +178,9 @@ class Executor:
                 outcome, seconds = self._chunk(step, state, now, stop)
                 before, now = now, self._observer.observe()
                 run.last = now
-                moved = self._account(step, state, before, now, outcome)
-                end = self._after_chunk(step, state, outcome, stop, moved=moved)
+                freed = freed_between(before, now, step.backend)
+                state.add(freed, outcome)
+                end = self._after_chunk(step, state, outcome, freed, stop)
                 if end is not None:
                     tell(_done_bytes(step, state.freed), now.saveable_bytes, "")
                     return self._report(step, state, *end)
@@ -196,14 +211,27 @@ class Executor:
         return None
 
     def _room_bytes(self, now: Observation, state: _StepState) -> int:
-        """How much the next chunk may swap out without doing harm (0: nothing)."""
-        # Reclaim may take a little more than it was asked for, hence twice the chunk.
-        if predict.safe_to_swap(now.snapshot, self._limits, 2 * state.chunk_bytes) and (
-            _swap_free(now) >= 2 * state.chunk_bytes
-        ):
-            return state.chunk_bytes
-        room = predict.swap_budget_bytes(now.snapshot, self._limits) // 2
-        return room if room >= now.snapshot.page_size * 32 else 0
+        """How much the next chunk may swap out without doing harm (0: nothing).
+
+        Reclaim may take more than it was asked for, and what it wrote stays in memory until it is
+        scanned once more: so twice the chunk is checked, and as if none of it had left memory yet.
+        """
+        snapshot = now.snapshot
+        swap_free = sum(area.free_bytes for area in snapshot.swaps if not area.is_zram)
+        if not self._protects(snapshot):
+            return min(state.chunk_bytes, swap_free)
+        amount = min(state.chunk_bytes, swap_free)
+        while amount >= 32 * snapshot.page_size:
+            if predict.safe_to_swap(snapshot, self._limits, 2 * amount, in_flight=True):
+                return amount
+            amount //= 2
+        ahead = predict.swap_ahead_bytes(snapshot)
+        return min(state.chunk_bytes, ahead // 2) if ahead > 64 * snapshot.page_size else 0
+
+    @staticmethod
+    def _protects(snapshot: Snapshot) -> bool:
+        """Whether there is a hibernation that could be harmed."""
+        return snapshot.power.available and predict.resume_area(snapshot) is not None
 
     def _chunk(
         self, step: Step, state: _StepState, now: Observation, stop: Stop
@@ -226,21 +254,8 @@ class Executor:
         return outcome, self._clock.monotonic() - begin
 
     @staticmethod
-    def _account(
-        step: Step, state: _StepState, before: Observation, now: Observation, outcome: Outcome
-    ) -> bool:
-        """Add up what the chunk was worth; whether anything moved at all."""
-        freed = freed_between(before, now, step.backend)
-        state.freed = add(state.freed, freed)
-        state.skipped_bytes += outcome.skipped_bytes
-        if outcome.status is not Status.WAIT:
-            state.chunks += 1
-        noticeable = 16 * now.snapshot.page_size
-        return max(freed.reclaimed_bytes, freed.swapped_out_bytes) >= noticeable
-
-    @staticmethod
     def _after_chunk(
-        step: Step, state: _StepState, outcome: Outcome, stop: Stop, *, moved: bool
+        step: Step, state: _StepState, outcome: Outcome, freed: Freed, stop: Stop
     ) -> tuple[Ending, str] | None:
         """Whether the step is over, seen from what the back-end said and what moved."""
         if outcome.status is Status.STOPPED or stop.requested():
@@ -252,10 +267,9 @@ class Executor:
             return Ending.EXHAUSTED, outcome.note
         if outcome.status is Status.FAILED:
             return Ending.FAILED, outcome.note
-        if outcome.status is Status.WAIT:
-            return None
-        state.still = 0 if moved else state.still + 1
-        if state.still >= ROUNDS_WITHOUT_MOVEMENT:
+        if state.futile(freed):
+            return Ending.EXHAUSTED, "what is taken comes straight back: it is the working set"
+        if outcome.status is not Status.WAIT and state.still >= ROUNDS_WITHOUT_MOVEMENT:
             return Ending.EXHAUSTED, f"nothing moved in {state.still} rounds"
         return None
 
@@ -300,10 +314,6 @@ def _done_bytes(step: Step, freed: Freed) -> int:
     if step.kind is Kind.SLAB:
         return freed.slab_bytes
     return freed.reclaimed_bytes
-
-
-def _swap_free(now: Observation) -> int:
-    return sum(area.free_bytes for area in now.snapshot.swaps if not area.is_zram)
 
 
 def _stopped(stop: Stop) -> tuple[Ending, str]:

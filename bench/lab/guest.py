@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A guest that is booted, talked to, hibernated and resumed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from bench.lab import qemu as qemu_module
+from bench.lab import remote as remote_module
+from bench.lab.console import ConsoleFacts, parse_console
+from bench.lab.disks import WorkFolder, copy_sparse, make_swap
+from bench.lab.errors import (
+    AgentError,
+    CommandFailed,
+    GuestTimeout,
+    HibernationFailed,
+    HibernationRefused,
+    LabError,
+    ResumeFailed,
+)
+from bench.lab.install import install_wheel
+from bench.lab.machine import Hardware, Machine
+from bench.lab.process import tail
+from bench.lab.remote import GRACE_SECONDS, result_of
+from bench.lab.results import Result
+
+if TYPE_CHECKING:
+    from bench.lab.channel import Channel, Message
+    from bench.lab.images import Image
+
+MiB = 1 << 20
+GiB = 1 << 30
+
+_SWAP_SECONDS = 60.0
+_LOOK_SECONDS = 2.0
+_SLEEP_UNITS = (
+    "systemd-hibernate.service",
+    "systemd-hybrid-sleep.service",
+    "systemd-suspend-then-hibernate.service",
+)
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class HibernateTiming:
+    """``seconds`` from the request to QEMU's end, and what the kernel said on the way."""
+
+    seconds: float
+    facts: ConsoleFacts
+
+
+@dataclass
+class _Request:
+    """A hibernating command that was sent: what it answers may only be known after resume."""
+
+    argv: tuple[str, ...]
+    tag: str
+    future: Future[Message]
+    console_index: int
+    console_offset: int
+    result: Result | None = None
+
+
+class Guest:
+    """A guest on its own disks. Use it in a ``with`` statement: its end ends all it started."""
+
+    def __init__(
+        self,
+        image: Image,
+        *,
+        memory_bytes: int = 2 * GiB,
+        cpus: int = 2,
+        swap_bytes: int | None = None,
+        disk_bytes_per_second: int = 100 * MiB,
+        work_dir: Path | None = None,
+        kernel_arguments: Sequence[str] = (),
+        qemu_arguments: Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> None:
+        """``swap_bytes``: None for twice the memory, 0 for a guest without swap.
+
+        ``disk_bytes_per_second``: for each of the two disks; 0 for unlimited.
+        """
+        self.image = image
+        self.memory_bytes = memory_bytes
+        self.swap_bytes = 2 * memory_bytes if swap_bytes is None else swap_bytes
+        self._progress = progress or (lambda _: None)
+        self._folder: WorkFolder | None = None
+        self._work_dir = work_dir
+        self._cpus = cpus
+        self._rate = disk_bytes_per_second
+        self._kernel_arguments = tuple(kernel_arguments)
+        self._qemu_arguments = tuple(qemu_arguments)
+        self._qemu: qemu_module.Qemu | None = None
+        self._hardware: Hardware | None = None
+        self._machine: Machine | None = None
+        self._consoles: list[Path] = []
+        self._identity: str | None = None
+        self._request: _Request | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- its life ------------------------------------------------------------------------------
+
+    def start(self, timeout: float = 180) -> float:
+        """Boot from the untouched image; seconds from QEMU's start to the agent's first answer."""
+        if self._folder is not None:
+            raise LabError("this guest was started already", "resume() or restart() it")
+        self._prepare()
+        return self._boot(timeout)
+
+    def restart(self, timeout: float = 180) -> float:
+        """Boot again from its disks as they are, after kill(); not meant to find an image there."""
+        self.kill()
+        return self._boot(timeout)
+
+    def resume(self, timeout: float = 180) -> float:
+        """Power on after a hibernation; seconds from QEMU's start to the agent's first answer."""
+        expected = self._identity
+        self.kill()
+        identity, seconds = self._power_on(timeout)
+        if identity != expected:
+            self._identity = identity
+            raise ResumeFailed(
+                "the guest booted afresh instead of resuming\n" + self.console_tail(40)
+            )
+        return seconds
+
+    def hibernate(
+        self, argv: Sequence[str] = ("systemctl", "hibernate"), timeout: float = 300
+    ) -> HibernateTiming:
+        """Run argv, which is to hibernate the guest, and wait until the machine is off."""
+        machine = self._running()
+        offset = len(machine.console_text())
+        started = time.monotonic()
+        deadline = started + timeout
+        tag, future = machine.channel.post("run", argv=list(argv), timeout=timeout)
+        request = self._request = _Request(
+            tuple(argv), tag, future, len(self._consoles) - 1, offset
+        )
+        look = started + _LOOK_SECONDS
+        while not machine.wait_end(0.05):
+            if request.result is None and future.done():
+                request.result = self._answer(request, machine.channel)
+                if request.result.returncode != 0:
+                    raise HibernationRefused(request.argv, request.result)
+                look = time.monotonic() + _LOOK_SECONDS
+            if request.result is not None and time.monotonic() >= look:
+                self._expect_sleep(request, deadline)
+                look = time.monotonic() + _LOOK_SECONDS
+            if time.monotonic() > deadline:
+                raise GuestTimeout(
+                    f"still running {timeout:.0f} s after {' '.join(argv)}\n{self.console_tail()}"
+                )
+        seconds = time.monotonic() - started
+        return HibernateTiming(seconds, self.hibernation_facts())
+
+    def hibernation_result(self, timeout: float = 120) -> Result:
+        """What the hibernating command answered, be it before power-off or after resume."""
+        request = self._request
+        if request is None:
+            raise LabError("this guest has not been asked to hibernate")
+        deadline = time.monotonic() + timeout
+        channel = self._running().channel
+        while request.result is None:
+            found = channel.request("collect", GRACE_SECONDS, of=request.tag)
+            if found["state"] == "done":
+                channel.tell("forget", of=request.tag)
+                request.result = result_of(found["reply"])
+            elif found["state"] == "unknown":
+                raise AgentError(f"{' '.join(request.argv)}: the agent knows nothing of it")
+            elif time.monotonic() > deadline:
+                raise GuestTimeout(
+                    f"{' '.join(request.argv)} has not ended {timeout:.0f} s after resume\n"
+                    + self.console_tail()
+                )
+            else:
+                time.sleep(0.1)
+        return request.result
+
+    def wait_off(self, timeout: float) -> float:
+        """Wait for the machine to switch itself off; the seconds it took."""
+        started = time.monotonic()
+        if not self._running().wait_end(timeout):
+            raise GuestTimeout(f"still running after {timeout:.0f} s\n{self.console_tail()}")
+        return time.monotonic() - started
+
+    def kill(self) -> None:
+        """Cut the power."""
+        if self._machine is not None:
+            self._machine.close()
+            self._machine = None
+
+    def close(self) -> None:
+        """Cut the power and remove the disks."""
+        self.kill()
+        if self._folder is not None:
+            self._folder.close()
+            self._folder = None
+
+    # -- talking to it -------------------------------------------------------------------------
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float = 60,
+        input: bytes | None = None,  # noqa: A002  # subprocess calls it so
+        env: Mapping[str, str] | None = None,
+        check: bool = False,
+    ) -> Result:
+        """Run a command as root to its end. It is killed, with its group, after ``timeout``."""
+        channel = self._running().channel
+        try:
+            result = remote_module.run(channel, argv, timeout=timeout, given=input, environment=env)
+        except GuestTimeout as error:
+            raise GuestTimeout(
+                f"{' '.join(argv)}: {error.message}\n{self.console_tail()}"
+            ) from None
+        if check and result.returncode != 0:
+            raise CommandFailed(tuple(argv), result)
+        return result
+
+    def put(self, local: Path | bytes, remote: str, mode: int = 0o644) -> None:
+        """Write a file of the guest, whole or not at all."""
+        data = local if isinstance(local, bytes) else local.read_bytes()
+        remote_module.put(self._running().channel, data, remote, mode)
+
+    def get(self, remote: str) -> bytes:
+        """Read a file of the guest."""
+        return remote_module.get(self._running().channel, remote)
+
+    def read(self, remote: str) -> str:
+        """Read a text file of the guest, such as those of /proc and /sys."""
+        return self.get(remote).decode(errors="replace")
+
+    def ping(self, timeout: float = 30) -> float:
+        """Ask the agent for a sign of life; the seconds it took."""
+        started = time.monotonic()
+        self._running().channel.ping(timeout)
+        return time.monotonic() - started
+
+    def install(self, wheel: Path) -> None:
+        """Install a wheel whose requirements are in the image, with its commands."""
+        install_wheel(self, wheel)
+
+    def monitor(self, command: str, **arguments: object) -> Any:  # noqa: ANN401  # JSON
+        """Run a QMP command, such as ``system_wakeup`` or ``system_powerdown``."""
+        return self._running().monitor.execute(command, arguments)
+
+    # -- looking at it -------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether its QEMU is running."""
+        return self._machine is not None and self._machine.running
+
+    @property
+    def pid(self) -> int:
+        """The process id of its QEMU."""
+        return self._running().pid
+
+    @property
+    def consoles(self) -> list[str]:
+        """The text of the serial console, one for each time it was powered on."""
+        return [
+            path.read_text(errors="replace") if path.exists() else "" for path in self._consoles
+        ]
+
+    @property
+    def console(self) -> str:
+        """The text of the serial console since it was last powered on."""
+        return self.consoles[-1] if self._consoles else ""
+
+    def console_tail(self, lines: int = 20) -> str:
+        """The last lines of the serial console, for error messages."""
+        return tail(self._consoles[-1], lines) if self._consoles else "(it was never powered on)"
+
+    def hibernation_facts(self) -> ConsoleFacts:
+        """What the kernel said about the last hibernation, and after resume about reading it."""
+        if self._request is None:
+            return ConsoleFacts()
+        here, *later = self.consoles[self._request.console_index :]
+        facts = parse_console(here[self._request.console_offset :])
+        if later:
+            after = parse_console(later[0])
+            facts = facts.merged(
+                ConsoleFacts(
+                    read_bytes=after.read_bytes,
+                    read_seconds=after.read_seconds,
+                    failure=after.failure,
+                )
+            )
+        return facts
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        self._qemu = qemu_module.find(self._progress)
+        accelerator = qemu_module.accelerator(self._qemu, self.image, self._progress)
+        self._folder = WorkFolder(self._work_dir)
+        root_disk = self._folder.path / "root.img"
+        copy_sparse(self.image.root, root_disk)
+        swap_disk = None
+        if self.swap_bytes:
+            swap_disk = self._folder.path / "swap.img"
+            make_swap(swap_disk, self.swap_bytes)
+        words = ["root=/dev/vda", "rw", "console=ttyS0", "cryptomgr.notests"]
+        words += ["systemd.show_status=no", "audit=0"]
+        words += ["resume=/dev/vdb"] if swap_disk else ["noresume", "systemd.swap=no"]
+        self._hardware = Hardware(
+            kernel=self.image.kernel,
+            initrd=self.image.initrd,
+            root_disk=root_disk,
+            swap_disk=swap_disk,
+            memory_bytes=self.memory_bytes,
+            cpus=self._cpus,
+            disk_bytes_per_second=self._rate,
+            kernel_command_line=" ".join([*words, *self._kernel_arguments]),
+            accelerator=accelerator,
+            extra_arguments=self._qemu_arguments,
+        )
+
+    def _power_on(self, timeout: float) -> tuple[str, float]:
+        if self._folder is None or self._hardware is None or self._qemu is None:
+            raise LabError("this guest was never started", "start() it first")
+        console = self._folder.path / f"console-{len(self._consoles)}.log"
+        self._machine = Machine(
+            self._qemu,
+            self._hardware,
+            console,
+            self._folder.path / "qemu.log",
+            [self.image.root.parent, self._folder.path],
+        )
+        self._consoles.append(console)
+        return self._machine.first_answer(timeout)
+
+    def _boot(self, timeout: float) -> float:
+        self._identity, seconds = self._power_on(timeout)
+        self._request = None
+        if self.swap_bytes:
+            self._wait_for_swap()
+        return seconds
+
+    def _wait_for_swap(self) -> None:
+        deadline = time.monotonic() + _SWAP_SECONDS
+        while "/dev/vdb" not in self.read("/proc/swaps"):
+            if time.monotonic() > deadline:
+                raise GuestTimeout(
+                    f"no swap {_SWAP_SECONDS:.0f} s after boot\n{self.console_tail()}"
+                )
+            time.sleep(0.2)
+
+    def _running(self) -> Machine:
+        if self._machine is None or not self._machine.running:
+            raise LabError(f"the guest is not running\n{self.console_tail()}")
+        return self._machine
+
+    def _answer(self, request: _Request, channel: Channel) -> Result:
+        reply = channel.wait("run", request.tag, request.future, 1)
+        channel.tell("forget", of=request.tag)
+        return result_of(reply)
+
+    def _expect_sleep(self, request: _Request, deadline: float) -> None:
+        """Raise if the accepted request has come to nothing: the unit that sleeps has failed."""
+        argv = ["systemctl", "show", "-P", "ActiveState", *_SLEEP_UNITS]
+        left = max(1.0, deadline - time.monotonic())
+        try:
+            states = self.run(argv, timeout=left).text.split()
+            said = self._running().console_text()[request.console_offset :]
+            if "failed" not in states and "hibernation exit" not in said:
+                return
+            units = [word for name in _SLEEP_UNITS for word in ("-u", name)]
+            log = self.run(["journalctl", "-n", "20", *units], timeout=60).text
+        except LabError:
+            return  # it went away while being asked, as it should; or the deadline will tell
+        raise HibernationFailed(f"the guest is still running:\n{log}\n{self.console_tail()}")

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the guest images are made of."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from bench.lab.paths import REPOSITORY
+
+# Used until the project says itself what it needs (and by copies of the lab outside of it).
+_DEFAULT_REQUIREMENTS = (
+    "click",
+    "dbus-next>=0.2.3",
+    "humanize",
+    "psutil",
+    "pydantic>=2",
+    "pyudev",
+    "rich",
+    "urllib3",
+)
+
+_BASE_PACKAGES = (
+    "systemd",
+    "systemd-sysv",
+    "dbus",
+    "libpam-systemd",
+    "udev",
+    "python3",
+    "kmod",
+    "e2fsprogs",
+    "procps",
+    "util-linux",
+    "initramfs-tools",
+    "lz4",
+)
+
+GiB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what is in an image, apart from the lab's own code."""
+
+    name: str
+    suite: str
+    kernel_package: str = "linux-image-cloud-amd64"
+    # A second suite to take the kernel from; None for the suite's own.
+    kernel_suite: str | None = None
+    packages: tuple[str, ...] = _BASE_PACKAGES
+    disk_bytes: int = 4 * GiB
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """The suites that the package manager gets to see."""
+        return (self.suite,) if self.kernel_suite is None else (self.suite, self.kernel_suite)
+
+    @property
+    def install(self) -> tuple[str, ...]:
+        """The packages to ask for, the kernel with the suite it must come from."""
+        kernel = self.kernel_package
+        if self.kernel_suite is not None:
+            kernel = f"{kernel}/{self.kernel_suite}"
+        return (*self.packages, kernel)
+
+    def key(self) -> str:
+        """A hash that changes whenever an image built now would differ from an older one."""
+        digest = hashlib.sha256()
+        digest.update(json.dumps(asdict(self), sort_keys=True).encode())
+        digest.update("\n".join(requirements()).encode())
+        for name in ("agent.py", "fixups.py"):
+            # As the interpreter sees it: a comment or a line break is no reason to build again.
+            code = ast.parse(Path(__file__).with_name(name).read_text())
+            digest.update(ast.dump(code).encode())
+        return digest.hexdigest()[:16]
+
+
+def requirements(project: Path = REPOSITORY / "pyproject.toml") -> tuple[str, ...]:
+    """What hibprep needs from PyPI, as its pyproject.toml says."""
+    try:
+        with project.open("rb") as stream:
+            found = tomllib.load(stream)["project"]["dependencies"]
+    except (FileNotFoundError, KeyError):
+        found = _DEFAULT_REQUIREMENTS
+    return tuple(sorted(str(item) for item in found))
+
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        recipe.name: recipe
+        for recipe in (
+            Recipe(name="bookworm", suite="bookworm"),
+            Recipe(name="trixie", suite="trixie"),
+            Recipe(name="backports", suite="trixie", kernel_suite="trixie-backports"),
+        )
+    }
+)

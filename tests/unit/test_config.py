@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+import hibprep
+from hibprep.config import Config, ConfigErrors, load, schema
+from hibprep.errors import ConfigError, ExitCode
+from hibprep.model import BackendName, Limits, Rates, Stage, Target, TargetKind
+from hibprep.sizes import LARGEST_BYTES, parse_size
+
+SHIPPED = Path(hibprep.__file__).parent / "resources" / "hibprep.toml"
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "configuration.md"
+
+
+def write(root: Path, text: str, name: str = "hibprep.toml") -> Path:
+    path = root / "etc" / "hibprep" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def errors(root: Path) -> tuple[str, ...]:
+    with pytest.raises(ConfigErrors) as caught:
+        load(str(root))
+    assert caught.value.exit_code is ExitCode.USAGE
+    assert all("\n" not in line for line in caught.value.lines)
+    return caught.value.lines
+
+
+def settings() -> list[tuple[str, str]]:
+    return [
+        (section, key)
+        for section, values in Config().model_dump(by_alias=True).items()
+        for key in values
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0", 0),
+        ("512", 512),
+        ("5B", 5),
+        ("100k", 100 << 10),
+        ("100M", 100 << 20),
+        ("100Mi", 100 << 20),
+        ("100MiB", 100 << 20),
+        ("100MB", 100_000_000),
+        (" 1.5 GiB ", 3 << 29),
+        ("2 GB", 2_000_000_000),
+        ("1T", 1 << 40),
+        (4096, 4096),
+    ],
+)
+def test_sizes(text: object, expected: int) -> None:
+    assert parse_size(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "junk", "-1", "- 1", "-5G", "1.5", 1.5, True, None, "1..2M", "1_000", "１G", "5bit"),
+        *("1e9", "nan", "inf", "max", "8EiB", str(LARGEST_BYTES + 1), "9" * 5000, "1G\n1G"),
+    ],
+)
+def test_sizes_that_are_none(text: object) -> None:
+    with pytest.raises(ValueError, match=r"give|is not") as caught:
+        parse_size(text)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+@given(st.text())
+def test_any_text_is_a_size_or_a_value_error(text: str) -> None:
+    with contextlib.suppress(ValueError):
+        assert 0 <= parse_size(text) <= LARGEST_BYTES
+
+
+def test_no_file_is_the_defaults(tmp_path: Path) -> None:
+    config = load(str(tmp_path))
+    assert config == Config()
+    assert config.limits() == Limits()
+    assert config.target() == Target()
+    assert config.rates() == {}
+
+
+def test_the_shipped_file_shows_the_defaults() -> None:
+    text = SHIPPED.read_text()
+    assert load("/nowhere", str(SHIPPED)) == Config()
+    shown = tomllib.loads(re.sub(r"(?m)^#(?=[a-z_]+ = )", "", text))
+    optional = {"size", "seconds", *Config().rates_section.model_dump()}
+    defaults = Config().model_dump(mode="json", by_alias=True)
+    for section, key in settings():
+        assert key in shown[section], f"{section}.{key} is not in {SHIPPED.name}"
+        if key not in optional:
+            assert shown[section][key] == defaults[section][key]
+
+
+def test_every_setting_is_documented() -> None:
+    text = DOCUMENTED.read_text()
+    for section, key in settings():
+        assert f"`{section}.{key}`" in text, f"{section}.{key} is not in {DOCUMENTED.name}"
+
+
+def test_every_setting_has_an_effect(tmp_path: Path) -> None:
+    rates = {key: 1234.0 for section, key in settings() if section == "rates"}
+    rates |= {"compression_ratio": 0.25}
+    assert set(rates) == {*Rates.__dataclass_fields__} - {"sources"}
+    write(
+        tmp_path,
+        """
+        target.kind = "within"
+        target.seconds = 12
+        [reclaim]
+        stages = ["anon", "cache"]
+        cold_age_seconds = 30
+        timeout_seconds = 60
+        swap_reserve_ratio = 0.7
+        systemd_margin = 0.9
+        pressure_limit_percent = 5
+        chunk_seconds = 0.05
+        backend = "memcg"
+        [history]
+        keep = 7
+        [rates]
+        """
+        + "\n".join(f"{key} = {value}" for key, value in rates.items()),
+    )
+    config = load(str(tmp_path))
+    assert config.target() == Target(TargetKind.WITHIN, seconds=12)
+    assert config.limits() == Limits(
+        stages=(Stage.CACHE, Stage.ANON),
+        cold_age_seconds=30,
+        swap_reserve_ratio=0.7,
+        systemd_margin=0.9,
+        backend=BackendName.MEMCG,
+    )
+    assert config.rates() == rates
+    assert config.reclaim.timeout_seconds == 60
+    assert config.reclaim.pressure_limit_percent == 5
+    assert config.reclaim.chunk_seconds == 0.05
+    assert config.history.keep == 7
+    write(tmp_path, 'target = {kind = "size", size = "2 GiB"}')
+    assert load(str(tmp_path)).target() == Target(TargetKind.SIZE, 2 << 30)
+
+
+def test_later_files_win_key_by_key(tmp_path: Path) -> None:
+    write(tmp_path, "[reclaim]\nchunk_seconds = 0.2\ncold_age_seconds = 20")
+    write(tmp_path, "[reclaim]\nchunk_seconds = 0.4", "hibprep.toml.d/20.toml")
+    write(tmp_path, "[reclaim]\nchunk_seconds = 0.3\n[history]\nkeep = 3", "hibprep.toml.d/10.toml")
+    write(tmp_path, "not TOML", "hibprep.toml.d/10.toml.bak")
+    config = load(str(tmp_path))
+    assert config.reclaim.chunk_seconds == 0.4
+    assert config.reclaim.cold_age_seconds == 20
+    assert config.history.keep == 3
+
+
+def test_a_given_file_replaces_the_others(tmp_path: Path) -> None:
+    write(tmp_path, "[history]\nkeep = 3")
+    other = tmp_path / "other.toml"
+    other.write_text("[reclaim]\nchunk_seconds = 0.2")
+    config = load(str(tmp_path), str(other))
+    assert config.history.keep == 100
+    assert config.reclaim.chunk_seconds == 0.2
+
+
+def test_the_configuration_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Config().history.keep = 3
+
+
+def test_every_error_at_once_with_place_and_cure(tmp_path: Path) -> None:
+    main = write(
+        tmp_path, '[reclaim]\nbackend = "magic"\nchunk_second = 1\n[target]\nkind = "size"'
+    )
+    extra = write(tmp_path, "[reclaim]\nchunk_seconds = 3", "hibprep.toml.d/a.toml")
+    broken = write(tmp_path, "x = = 1", "hibprep.toml.d/b.toml")
+    lines = errors(tmp_path)
+    assert lines == (
+        f"{broken}: not TOML: Invalid value (at line 1, column 5)",
+        f'{main}: target: kind = "size" needs `size`; set target.size as well',
+        f"{extra}: reclaim.chunk_seconds = 3: must be a number from 0.02 up to 1",
+        f"{main}: reclaim.backend = 'magic': must be {', '.join(BackendName)}, auto",
+        f"{main}: reclaim.chunk_second: unknown key: did you mean chunk_seconds?",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[nothing]", "nothing: unknown section: known here: target, reclaim, rates, history"),
+        ("reclaim = 1", "reclaim = 1: must be a section with keys: stages, cold_age_seconds"),
+        ("[reclaim]\nstages = []", "reclaim.stages = []: must be a list with at least one of sync"),
+        ('[reclaim]\nstages = ["x"]', "reclaim.stages = 'x': must be a list with at least one of"),
+        ('[reclaim]\ncold_age_seconds = "5"', "= '5': must be a number from 1 up to 86400"),
+        ("[reclaim]\ncold_age_seconds = true", "= true: must be a number from 1 up to 86400"),
+        ("[reclaim]\ntimeout_seconds = inf", "= inf: must be a number from 0"),
+        ("[reclaim]\ntimeout_seconds = nan", "= nan: must be a number from 0"),
+        ("[reclaim]\nsystemd_margin = 1", "= 1: must be a number above 0 up to 0.98"),
+        ("[history]\nkeep = 0", "= 0: must be a whole number from 1 up to 100000"),
+        ("[history]\nkeep = 1.5", "= 1.5: must be a whole number"),
+        ("[target]\nkind = 1", "target.kind = 1: must be one of image_size, size, min, within"),
+        ('[target]\nkind = "size"\nsize = "2 potatoes"', "'2 potatoes' is not a size such as"),
+        ('[target]\nkind = "size"\nsize = 0', "target.size = 0: must be a size such as 512M"),
+        ('[target]\nkind = "size"\nsize = -5', "target.size: -5 is negative; give a size such as"),
+        ("[target]\nseconds = 5", '`seconds` is read with kind = "within" only'),
+        ("[rates]\ncompression_ratio = 2", "= 2: must be a number above 0 up to 1.1"),
+        (f"[history]\nkeep = {'9' * 5000}", "not TOML: Exceeds the limit"),
+    ],
+)
+def test_one_line_for_one_error(tmp_path: Path, text: str, expected: str) -> None:
+    path = write(tmp_path, text)
+    (line,) = errors(tmp_path)
+    assert line.startswith(f"{path}: ")
+    assert expected in line
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    path = write(tmp_path, "")
+    path.write_bytes(b"# \xff")
+    assert errors(tmp_path) == (f"{path}: byte 2 is not UTF-8: save the file as UTF-8",)
+    path.unlink()
+    path.mkdir()
+    assert "Is a directory" in errors(tmp_path)[0]
+    with pytest.raises(ConfigError, match="No such file"):
+        load("/", str(tmp_path / "missing.toml"))
+
+
+def test_the_schema_is_json_and_names_everything() -> None:
+    document = json.loads(json.dumps(schema()))
+    assert set(document["properties"]) == {section for section, _ in settings()}
+    assert document["additionalProperties"] is False
