@@ -225,7 +225,7 @@ def run_plan(
                 break
         final = tools.observer.observe()
     snapshot = final.snapshot
-    return Report(
+    report = Report(
         version=REPORT_VERSION,
         started=started.isoformat(timespec="seconds"),
         seconds=machine.clock.monotonic() - begin,
@@ -245,6 +245,28 @@ def run_plan(
         goal_bytes=plan.goal_bytes,
         notes=machine.recovered,
     )
+    return judged(report, asked=command == "reclaim")
+
+
+def judged(report: Report, *, asked: bool) -> Report:
+    """Say of a run that went to its end whether that was what was wanted.
+
+    A preparation is measured by its target. With `asked` (an amount was asked for), doing nothing
+    is a failure with a reason.
+    """
+    if report.ending not in (Ending.DONE, Ending.EXHAUSTED):
+        return report
+    limits = "; ".join(limit.text for limit in report.limits)
+    if asked:
+        if report.steps:
+            return report
+        return replace(report, ending=Ending.UNAVAILABLE, reason=limits or "nothing to reclaim")
+    if report.target.kind is TargetKind.MIN:
+        return replace(report, ending=Ending.DONE)
+    if report.goal_reached:
+        return replace(report, ending=Ending.DONE, reason="the target is reached")
+    words = f"the target was not reached: {limits or report.reason}"
+    return replace(report, ending=Ending.EXHAUSTED, reason=words)
 
 
 def set_knobs(plan: Plan, set_knob: Callable[[str, str, str], None]) -> list[str]:

@@ -307,10 +307,6 @@ def exit_code(report: Report) -> ExitCode:
         return ExitCode.INTERRUPTED
     if report.ending is Ending.UNAVAILABLE:
         return ExitCode.IMPOSSIBLE
-    # with `min`, what gives nothing more is what was asked for
-    all_done = report.ending is Ending.DONE or (
-        report.ending is Ending.EXHAUSTED and report.target.kind is TargetKind.MIN
-    )
-    if all_done or (report.goal_bytes > 0 and report.goal_reached):
+    if report.ending is Ending.DONE or (report.goal_bytes > 0 and report.goal_reached):
         return ExitCode.DONE
     return ExitCode.PARTLY
