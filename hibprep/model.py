@@ -452,6 +452,7 @@ class Freed:
     free_gain_bytes: int = 0  # MemFree after − before; other programs' doings included
     swapped_out_bytes: int = 0
     swapped_in_bytes: int = 0
+    refaulted_file_bytes: int = 0  # page cache that was taken and had to be read again
 
     @property
     def reclaimed_bytes(self) -> int:

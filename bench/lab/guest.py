@@ -156,7 +156,9 @@ class Guest:
         )
         look = started + _LOOK_SECONDS
         while not machine.wait_end(0.05):
-            if request.result is None and future.done():
+            # QEMU closes the channel a moment before it is gone: that is no answer.
+            answered = future.done() and future.exception() is None
+            if request.result is None and answered:
                 request.result = self._answer(request, machine.channel)
                 if request.result.returncode != 0:
                     raise HibernationRefused(request.argv, request.result)

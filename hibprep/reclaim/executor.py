@@ -38,10 +38,10 @@ _LARGEST_CHUNK_BYTES = 256 << 20
 _AGAIN_SECONDS = 0.05  # writeback needs a moment before the kernel can free what it wrote
 _LONGEST_BRAKE_SECONDS = 1.0
 _NOTICEABLE_BYTES = 64 << 10
-# Of anonymous memory that was taken lately, so much coming straight back means that only the
-# working set is left: going on would wear the disk and hurt work, and gain nothing.
+# Of what was taken lately, so much coming straight back means that only the working set is left:
+# going on would wear the disk and hurt work, and gain nothing.
 _FUTILE_SHARE = 0.5
-_FUTILE_WINDOW_BYTES = 64 << 20
+_FUTILE_WINDOW_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,8 @@ class _StepState:
 
     def futile(self, freed: Freed) -> bool:
         """Whether what is taken comes straight back, judged over a window of some chunks."""
-        self.lately_out_bytes += freed.anon_bytes
-        self.lately_in_bytes += freed.swapped_in_bytes
+        self.lately_out_bytes += freed.anon_bytes + freed.file_bytes
+        self.lately_in_bytes += freed.swapped_in_bytes + freed.refaulted_file_bytes
         if self.lately_out_bytes < _FUTILE_WINDOW_BYTES:
             return False
         share = self.lately_in_bytes / self.lately_out_bytes

@@ -79,6 +79,10 @@ def freed_between(before: Observation, after: Observation, backend: BackendName)
         * page,
         swapped_out_bytes=max(0, swapped_out),
         swapped_in_bytes=max(0, (after.vmstat.pswpin - before.vmstat.pswpin) * page),
+        refaulted_file_bytes=max(
+            0,
+            (after.vmstat.workingset_refault_file - before.vmstat.workingset_refault_file) * page,
+        ),
     )
 
 
@@ -91,4 +95,5 @@ def add(one: Freed, other: Freed) -> Freed:
         free_gain_bytes=one.free_gain_bytes + other.free_gain_bytes,
         swapped_out_bytes=one.swapped_out_bytes + other.swapped_out_bytes,
         swapped_in_bytes=one.swapped_in_bytes + other.swapped_in_bytes,
+        refaulted_file_bytes=one.refaulted_file_bytes + other.refaulted_file_bytes,
     )

@@ -300,7 +300,7 @@ MISSED = replace(REPORT, after=REPORT.before)
         (replace(MISSED, ending=Ending.EXHAUSTED), ExitCode.PARTLY),
         (
             replace(MISSED, ending=Ending.EXHAUSTED, target=Target(TargetKind.MIN)),
-            ExitCode.DONE,
+            ExitCode.PARTLY,
         ),
         (replace(MISSED, ending=Ending.EXHAUSTED, goal_bytes=0), ExitCode.PARTLY),
     ],
