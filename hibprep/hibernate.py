@@ -76,7 +76,12 @@ def hibernate(
     if report.ending is Ending.INTERRUPTED:
         return keep(machine, report)
     words: list[str] = []
-    snapshot = read_snapshot(machine.root, machine.tree)
+    if not direct:
+        # Only here: who never asks logind (hooks, --direct) need not load the D-Bus library. And
+        # before memory is looked at, so that the image_size to be held counts it in.
+        from hibprep.bus import login1  # noqa: F401, PLC0415
+    # This process does not end before the image is written: none of its memory comes free.
+    snapshot = replace(read_snapshot(machine.root, machine.tree), own_bytes=0)
     hold = hold_image_size(snapshot, limits)
     with RunLock(machine.root):
         journal = KnobJournal(machine.root)

@@ -268,6 +268,7 @@ class Snapshot:
     laptop_mode: int = 0
     cpus: int = 1
     scope: ScopeMemory | None = None  # set when the plan is for one cgroup
+    own_bytes: int = 0  # private memory of this process, which ends before the hibernation begins
 
 
 # --- what is wanted -----------------------------------------------------------------------------

@@ -126,6 +126,12 @@ def headroom_bytes(snapshot: Snapshot) -> int:
     return max(24 << 20, snapshot.memory.total_bytes * 3 // 200)
 
 
+def _worth_aging_bytes(snapshot: Snapshot) -> int:
+    """Less anonymous memory than this is not worth the wait for what of it is cold: a hibernation
+    writes it in less time than two agings take."""
+    return max(64 << 20, snapshot.memory.total_bytes // 50)
+
+
 def _slack(snapshot: Snapshot) -> int:
     return max(8 << 20, snapshot.memory.total_bytes // 200)
 
@@ -217,7 +223,7 @@ def _swap_budget(snapshot: Snapshot, limits: Limits, anon: int, notes: list[Limi
         return 0
     first_disk = max(area.priority for area in disks)
     if any(
-        area.is_zram and area.free_bytes and area.priority > first_disk for area in snapshot.swaps
+        area.is_zram and area.free_bytes and area.priority >= first_disk for area in snapshot.swaps
     ):
         notes.append(
             Limit(
@@ -275,6 +281,8 @@ def _steps(
     swappable = min(supply.anon, supply.budget)
     wants[Stage.COLD_ANON] = min(swappable, swappable if takes_all_cold and need else rest)
     wants[Stage.ANON] = min(swappable, rest)
+    if supply.anon < _worth_aging_bytes(snapshot) and supply.cold == 0:
+        wants[Stage.COLD_ANON] = 0
     if wants[Stage.COLD_ANON] and not predict.safe_to_age(snapshot, limits):
         wants[Stage.COLD_ANON] = 0
         notes.append(
@@ -288,7 +296,7 @@ def _steps(
     for stage in Stage:
         if stage not in limits.stages or wants[stage] < snapshot.page_size:
             continue
-        backend = _choose(stage, capabilities, limits, notes)
+        backend = _choose(stage, snapshot, capabilities, limits, notes)
         if backend is None:
             continue
         unbound = stage is Stage.SYNC or (stage is Stage.COLD_ANON and takes_all_cold)
@@ -308,16 +316,21 @@ def _steps(
 
 
 def _choose(
-    stage: Stage, capabilities: Capabilities, limits: Limits, notes: list[Limit]
+    stage: Stage,
+    snapshot: Snapshot,
+    capabilities: Capabilities,
+    limits: Limits,
+    notes: list[Limit],
 ) -> BackendName | None:
     allowed = (limits.backend, BackendName.WRITEBACK)
     names = tuple(name for name in CHOICES[stage] if limits.backend is None or name in allowed)
-    return _choose_from(names, stage, capabilities, limits, notes)
+    return _choose_from(names, stage, snapshot, capabilities, limits, notes)
 
 
 def _choose_from(
     names: tuple[BackendName, ...],
     stage: Stage,
+    snapshot: Snapshot,
     capabilities: Capabilities,
     limits: Limits,
     notes: list[Limit],
@@ -329,6 +342,17 @@ def _choose_from(
             reasons.append(f"{name} works on the whole machine only")
             continue
         capability = capabilities.get(name)
+        if (
+            name is BackendName.LRUGEN
+            and capability is not None
+            and capability.available
+            and not predict.safe_to_age(snapshot, limits)
+        ):
+            reasons.append(
+                "lrugen: aging would make what was touched count as active, and systemd would "
+                "refuse to hibernate with more of it than swap"
+            )
+            continue
         if capability is not None and capability.available:
             return name
         if capability is not None:
@@ -441,6 +465,12 @@ def knob_changes(snapshot: Snapshot, steps: tuple[Step, ...]) -> tuple[KnobChang
     return tuple(changes)
 
 
+def _able(stage: Stage) -> tuple[BackendName, ...]:
+    """The back-ends that can do a stage when they are asked for by name."""
+    extra = (BackendName.LRUGEN,) if stage is Stage.CACHE else ()
+    return (*CHOICES[stage], *extra)
+
+
 def for_reclaim(
     snapshot: Snapshot,
     capabilities: Capabilities,
@@ -465,15 +495,25 @@ def for_reclaim(
         notes: list[Limit] = []
         supply = _supply(snapshot, target, limits, notes)
         only_old = min_age_seconds > 0
+        backend = None
         if only_old and stage is Stage.SLAB:
             notes.append(Limit(name="age", text="the age of kernel objects is not known"))
-            backend = None
-        elif limits.backend is not None:
-            backend = _choose_from((limits.backend,), stage, capabilities, limits, notes)
-        elif only_old:
-            backend = _choose_from((BackendName.LRUGEN,), stage, capabilities, limits, notes)
+        elif only_old and limits.backend not in (None, BackendName.LRUGEN):
+            notes.append(
+                Limit(name="age", text=f"{limits.backend} does not know what is old; lrugen does")
+            )
+        elif limits.backend is not None and limits.backend not in _able(stage):
+            notes.append(
+                Limit(
+                    name=f"stage-{stage}",
+                    text=f"{limits.backend} cannot free memory of kind {_KINDS[stage]}",
+                )
+            )
         else:
-            backend = _choose_from(CHOICES[stage], stage, capabilities, limits, notes)
+            names = CHOICES[stage]
+            if only_old or limits.backend is not None:
+                names = (limits.backend or BackendName.LRUGEN,)
+            backend = _choose_from(names, stage, snapshot, capabilities, limits, notes)
         swappable = min(supply.anon, supply.budget)
         there = {Stage.CACHE: supply.cache, Stage.SLAB: supply.slab, Stage.ANON: swappable}[stage]
         # An amount may be more than is known to be there; only what is there is ever counted.

@@ -7,7 +7,7 @@ Page counts follow `hibernate_preallocate_memory()` and its helpers in kernel/po
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from hibprep.model import Fit, Limits, Prediction, Rates, Snapshot, SwapArea, Zone
 
@@ -36,6 +36,12 @@ def per_cpu_pages(snapshot: Snapshot) -> int:
     Since 6.7 the lists size themselves and may hold several per cent of a small machine.
     """
     return sum(zone.per_cpu_pages for zone in snapshot.zones)
+
+
+def drained_pages(snapshot: Snapshot) -> int:
+    """Saveable pages that are free by the time of the copy: the per-CPU lists, and on them what
+    this process gives back when it ends."""
+    return per_cpu_pages(snapshot) + snapshot.own_bytes // snapshot.page_size
 
 
 def reserve_pages(zones: Iterable[Zone]) -> int:
@@ -132,7 +138,7 @@ def predict(
     dirty = memory.dirty_bytes + memory.writeback_bytes if dirty_bytes is None else dirty_bytes
     shrink = shrink_pages(snapshot, saveable, image_size_bytes)
     allocated = saveable - shrink
-    image = max(0, allocated - min(per_cpu_pages(snapshot), allocated // 4))
+    image = max(0, allocated - min(drained_pages(snapshot), allocated // 4))
     parts = {
         "fixed": rates.fixed_hibernate_seconds,
         "sync": dirty / rates.disk_write_bytes_per_second,
@@ -263,7 +269,9 @@ def fit(
     active = max(0, memory.active_anon_bytes - max(0, moved - memory.inactive_anon_bytes))
 
     now = saveable_pages(snapshot) * page
-    saveable = (now if saveable_bytes is None else saveable_bytes) - (0 if in_flight else moved)
+    # What goes to zram stays in memory, compressed where it can be.
+    left = 0 if in_flight else _on_disks(snapshot, placed)
+    saveable = (now if saveable_bytes is None else saveable_bytes) - left
     shrink = shrink_pages(snapshot, max(0, saveable) // page) * page
     cache = memory.file_lru_bytes + memory.slab_reclaimable_bytes
     # The kernel's own shrinking takes what the cache does not give from anon, to the same areas.
@@ -285,6 +293,11 @@ def fit(
         kernel_has_bytes=room,
         reason=_fit_words(area, systemd_ok, needs <= room, least <= most),
     )
+
+
+def _on_disks(snapshot: Snapshot, placed: Mapping[str, int]) -> int:
+    """The part of what was placed in swap that left memory for it."""
+    return sum(placed[area.path] for area in snapshot.swaps if not area.is_zram)
 
 
 def _least_saveable_bytes(snapshot: Snapshot, now: int) -> int:
@@ -330,11 +343,19 @@ def swap_budget_bytes(snapshot: Snapshot, limits: Limits) -> int:
     """How much anonymous memory may go to swap without making a hibernation that would be accepted
     now be refused. Reserve first, swap out what is left over.
 
-    zram takes no part: what goes there stays in memory. Without hibernation there is nothing to
-    protect and the whole of the swap may be used.
+    zram takes no part: what goes there stays in memory, and the areas behind it are only reached
+    when it is full. Without hibernation there is nothing to protect and the whole of the swap that
+    comes before zram may be used.
     """
-    areas = tuple(area for area in snapshot.swaps if not area.is_zram)
-    total = sum(area.free_bytes for area in areas)
+    zram = max(
+        (area.priority for area in snapshot.swaps if area.is_zram and area.free_bytes),
+        default=None,
+    )
+    total = sum(
+        area.free_bytes
+        for area in snapshot.swaps
+        if not area.is_zram and (zram is None or area.priority > zram)
+    )
     anon = snapshot.memory.anon_lru_bytes
     ceiling = min(total, anon)
     area = resume_area(snapshot)

@@ -79,6 +79,8 @@ class Workload:
     def start(self, timeout: float = 300) -> dict[str, Any]:
         """Start it and wait until both mappings are filled; returns its state."""
         self._guest.put(_SCRIPT, _REMOTE, 0o755)
+        # What an earlier one of the same name left would be taken for this one's "ready".
+        self._guest.run(["rm", "-f", self._path], timeout=60, check=True)
         self._guest.run(
             [
                 *("systemd-run", f"--unit={self._name}", f"--slice={self._slice}", "--quiet"),

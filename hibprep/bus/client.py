@@ -9,6 +9,7 @@ connection that is gone would wait for ever).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Callable
 from types import TracebackType
@@ -34,6 +35,35 @@ else:
 CALL_SECONDS = 25.0  # what libdbus waits
 
 
+_CLOSE_SECONDS = 1.0
+
+
+async def _connected(bus: Any) -> Any:  # noqa: ANN401 - either library's MessageBus
+    try:
+        return await asyncio.wait_for(bus.connect(), CALL_SECONDS)
+    except BaseException:
+        await close(bus)
+        raise
+
+
+async def close(bus: Any) -> None:  # noqa: ANN401 - as above
+    """Disconnect, and close the socket, which dbus-next leaves to the garbage collector."""
+    if bus.connected:
+        bus.disconnect()
+        # it takes its descriptor out of the loop when it sees the end; how it ended is no matter
+        with contextlib.suppress(OSError, EOFError, TimeoutError):
+            await asyncio.wait_for(bus.wait_for_disconnect(), _CLOSE_SECONDS)
+    for file in (getattr(bus, "_stream", None), getattr(bus, "_sock", None)):
+        if file is not None:
+            with contextlib.suppress(OSError, ValueError):
+                file.close()
+
+
+async def _until_lost(bus: Any) -> None:  # noqa: ANN401 - as above
+    with contextlib.suppress(OSError, EOFError):
+        await bus.wait_for_disconnect()
+
+
 class BusError(NotPossibleError):
     """The bus, or the service that was called on it, said no; `name` is the D-Bus error's name."""
 
@@ -48,18 +78,20 @@ class Client:
     def __init__(self, address: str | None = None) -> None:
         self._address = address
         self._bus: Any = None
+        self._lost: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         try:
             bus = MessageBus(
                 bus_address=self._address, bus_type=BusType.SYSTEM, negotiate_unix_fd=True
             )
-            self._bus = await asyncio.wait_for(bus.connect(), CALL_SECONDS)
+            self._bus = await _connected(bus)
         except (OSError, EOFError, AuthError, InvalidAddressError, TimeoutError) as error:
             raise BusError(
                 f"no connection to the system bus ({error or type(error).__name__})",
                 "install and start dbus, or use --direct, which needs none",
             ) from error
+        self._lost = asyncio.create_task(_until_lost(self._bus))
         return self
 
     async def __aexit__(
@@ -68,8 +100,15 @@ class Client:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._bus is not None and self._bus.connected:
-            self._bus.disconnect()
+        if self._bus is not None:
+            await close(self._bus)
+        if self._lost is not None:
+            self._lost.cancel()
+
+    async def lost(self) -> None:
+        """Wait until the connection is gone."""
+        if self._lost is not None:
+            await asyncio.shield(self._lost)
 
     async def call(
         self,
@@ -77,13 +116,16 @@ class Client:
         member: str,
         signature: str = "",
         body: tuple[object, ...] = (),
-        seconds: float = CALL_SECONDS,
+        seconds: float | None = None,
     ) -> list[Any]:
-        """Call a method of `target` (service, object path, interface) and return what it answers.
+        """Call a method of `target` (service, object path, interface) and return what it answers,
+        within `seconds` (None: CALL_SECONDS).
 
         Raises BusError for an error answer, a lost connection and a time-out.
         """
         service, path, interface = target
+        if seconds is None:
+            seconds = CALL_SECONDS
         if self._bus is None or not self._bus.connected:
             raise BusError("the connection to the system bus is gone")
         message = Message(

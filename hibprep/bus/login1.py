@@ -42,13 +42,38 @@ async def _hibernate(address: str | None) -> None:
         def phase(body: list[Any]) -> None:
             phases.put_nowait(bool(body[0]))
 
+        gone = asyncio.Event()
+
+        def owner(body: list[Any]) -> None:
+            if body[0] == MANAGER[0] and not body[2]:
+                gone.set()
+
         await client.listen(MANAGER[2], "PrepareForSleep", phase)
+        await client.listen("org.freedesktop.DBus", "NameOwnerChanged", owner)
         try:
             await client.call(MANAGER, "Hibernate", "b", (False,))
         except BusError as error:
             raise NotPossibleError(error.message, "see what hibprep check says") from error
-        await _wait_for(phases, wanted=True, seconds=_BEGIN_SECONDS)
-        await _wait_for(phases, wanted=False, seconds=_WHOLE_SECONDS)
+        # Whoever would tell of the sleep may be gone before it ends.
+        watched = (asyncio.create_task(client.lost()), asyncio.create_task(gone.wait()))
+        slept = asyncio.create_task(_sleep(phases))
+        try:
+            await asyncio.wait((slept, *watched), return_when=asyncio.FIRST_COMPLETED)
+            if not slept.done():
+                who = "logind" if gone.is_set() else "the system bus"
+                raise BusError(
+                    f"{who} went away while the sleep was waited for",
+                    "see journalctl -u systemd-hibernate -u systemd-logind -u dbus",
+                )
+            slept.result()
+        finally:
+            for task in (slept, *watched):
+                task.cancel()
+
+
+async def _sleep(phases: asyncio.Queue[bool]) -> None:
+    await _wait_for(phases, wanted=True, seconds=_BEGIN_SECONDS)
+    await _wait_for(phases, wanted=False, seconds=_WHOLE_SECONDS)
 
 
 async def _wait_for(phases: asyncio.Queue[bool], *, wanted: bool, seconds: float) -> None:

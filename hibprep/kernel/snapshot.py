@@ -18,6 +18,7 @@ from hibprep.model import Snapshot
 
 LAPTOP_MODE = "/proc/sys/vm/laptop_mode"
 ONLINE_CPUS = "/sys/devices/system/cpu/online"
+OWN_SIZE = "/proc/self/statm"
 ZSWAP_ENABLED = "/sys/module/zswap/parameters/enabled"
 
 
@@ -32,6 +33,16 @@ def parse_cpu_list(text: str) -> int:
             raise malformed(ONLINE_CPUS, "a range", part)
         count += high - low + 1
     return count
+
+
+def own_bytes(root: KernelRoot) -> int:
+    """Resident memory of this process that it shares with no other (proc_pid_statm(5)); 0 on
+    another machine's tree."""
+    words = (root.try_read(OWN_SIZE) or "").split()
+    if not root.is_real or len(words) < 3:  # noqa: PLR2004 - size, resident, shared
+        return 0
+    resident, shared = unsigned(words[1], OWN_SIZE), unsigned(words[2], OWN_SIZE)
+    return max(0, resident - shared) * os.sysconf("SC_PAGE_SIZE")
 
 
 def read_snapshot(root: KernelRoot, tree: CgroupTree | None = None) -> Snapshot:
@@ -58,5 +69,6 @@ def read_snapshot(root: KernelRoot, tree: CgroupTree | None = None) -> Snapshot:
         zswap_enabled=(root.try_read(ZSWAP_ENABLED) or "").strip() in ("Y", "1"),
         lru_gen_enabled=read_enabled(root),
         laptop_mode=0 if laptop_mode is None else unsigned(laptop_mode.strip(), LAPTOP_MODE),
+        own_bytes=own_bytes(root),
         cpus=(os.cpu_count() or 1) if cpus is None else parse_cpu_list(cpus),
     )

@@ -17,6 +17,7 @@ import sys
 from typing import Any
 
 from hibprep.clock import SystemClock
+from hibprep.errors import KernelFileError
 from hibprep.kernel.process import MADV_PAGEOUT, open_pidfd, process_madvise
 from hibprep.kernel.root import KernelRoot
 
@@ -33,7 +34,7 @@ def main(prefix: str, parent: int) -> None:
         errno, value = 0, 0
         try:
             value = _serve(root, request)
-        except OSError as error:
+        except (OSError, KernelFileError) as error:
             errno = error.errno or 5
         answer = {"errno": errno, "value": value, "seconds": clock.monotonic() - begin}
         sys.stdout.write(json.dumps(answer) + "\n")

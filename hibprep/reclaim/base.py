@@ -41,13 +41,18 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one chunk came to. `note` is for the report, in words; `skipped_bytes` is memory that
-    had to be left alone (only back-ends that are told so by the kernel know it)."""
+    """What one chunk came to.
+
+    `note` is for the report, in words. `skipped_bytes` is memory that had to be left alone (only
+    back-ends that are told so by the kernel know it). With `knows_its_end` a chunk in which nothing
+    moved says nothing about the next one: the back-end tells by itself when there is no more.
+    """
 
     status: Status
     note: str = ""
     wait_seconds: float = 0.0
     skipped_bytes: int = 0
+    knows_its_end: bool = False
 
 
 def failed(path: str, errno: int) -> Outcome:

@@ -92,7 +92,7 @@ class _StepState:
             return
         self.chunks += 1
         moved = max(freed.reclaimed_bytes, freed.swapped_out_bytes) >= _NOTICEABLE_BYTES
-        self.still = 0 if moved else self.still + 1
+        self.still = 0 if moved or outcome.knows_its_end else self.still + 1
 
     def futile(self, freed: Freed) -> bool:
         """Whether what is taken comes straight back, judged over a window of some chunks."""

@@ -21,6 +21,7 @@ from hibprep.errors import KernelFileError
 from hibprep.kernel import lrugen
 from hibprep.kernel.cgroup import CgroupTree
 from hibprep.kernel.root import KernelRoot
+from hibprep.kernel.vmstat import read_vmstat
 from hibprep.model import (
     BackendName,
     Capability,
@@ -34,7 +35,11 @@ from hibprep.reclaim.base import Budget, Outcome, Status, Stop, Worker, failed
 
 SINCE = "6.1"
 _AGINGS_TO_KNOW = 3  # until what has not been touched can be in an evictable generation
-_AGINGS_TO_FINISH = 2  # what eviction had to leave (writeback, references) gets two more chances
+# What eviction had to leave (writeback, swap cache) is found again after one more aging; another
+# is worth its wait only while the last one still brought something.
+_WORTH_AN_AGING_BYTES = 16 << 20
+_FRUITLESS_COMMANDS = 2
+_NOTICEABLE_PAGES = 16
 _AGINGS_AT_MOST = 10  # in one run: memory that goes to and fro is no longer worth the disk
 _SMALLEST_LIST_BYTES = 256 << 10
 _ANON_FIRST, _FILE_ONLY = 200, 0
@@ -42,10 +47,24 @@ _ANON_FIRST, _FILE_ONLY = 200, 0
 
 @dataclass(slots=True)
 class _Progress:
-    """How many agings a list still gets, and how many it has had."""
+    """How many agings a list has had, what was evicted from it since the last one, and how many
+    commands in a row brought nothing."""
 
-    left: int = _AGINGS_TO_KNOW
-    made: int = 0
+    agings: int = 0
+    evicted_bytes: int = 0
+    fruitless: int = 0
+
+    @property
+    def resting(self) -> bool:
+        """Whether what it has that is old enough does not give way before the next aging."""
+        return self.fruitless >= _FRUITLESS_COMMANDS
+
+    @property
+    def over(self) -> bool:
+        """Whether one more aging is not worth the wait."""
+        if self.agings < _AGINGS_TO_KNOW:
+            return False
+        return self.agings >= _AGINGS_AT_MOST or self.evicted_bytes < _WORTH_AN_AGING_BYTES
 
 
 class LruGen:
@@ -114,7 +133,11 @@ class LruGen:
         except KernelFileError as error:
             return Outcome(Status.FAILED, str(error))
         oldest = sorted(
-            ((entry, cold) for entry in lists if (cold := _evictable(entry, step))),
+            (
+                (entry, cold)
+                for entry in lists
+                if not self._of(entry).resting and (cold := _evictable(entry, step))
+            ),
             key=lambda pair: -_pages(pair[1], step.kind),
         )
         for entry, cold in oldest:
@@ -159,8 +182,6 @@ class LruGen:
     def _evict(
         self, entry: GenerationList, cold: Generation, kind: Kind, pages: int, stop: Stop
     ) -> Outcome:
-        progress = self._progress.setdefault((entry.memcg_id, entry.node), _Progress())
-        progress.left = max(progress.left, _AGINGS_TO_FINISH)
         command = lrugen.eviction_command(
             entry.memcg_id,
             entry.node,
@@ -168,15 +189,27 @@ class LruGen:
             swappiness=_FILE_ONLY if kind is Kind.FILE else _ANON_FIRST,
             pages=pages,
         )
+        before = self._moved_pages()
         result = self._worker.write(lrugen.GENERATIONS_FILE, command, stop)
         if result.stopped:
             return Outcome(Status.STOPPED)
         # EINVAL: the generations moved on, or the cgroup went, since they were read.
-        if result.errno in (errno.EAGAIN, errno.EINTR, errno.EINVAL):
-            return Outcome(Status.AGAIN)
-        if result.errno:
+        if result.errno not in (0, errno.EAGAIN, errno.EINTR, errno.EINVAL):
             return failed(lrugen.GENERATIONS_FILE, result.errno)
-        return Outcome(Status.OK)
+        moved = self._moved_pages() - before
+        progress = self._of(entry)
+        progress.evicted_bytes += moved * self._page
+        progress.fruitless = 0 if moved >= _NOTICEABLE_PAGES else progress.fruitless + 1
+        return Outcome(Status.AGAIN if result.errno else Status.OK, knows_its_end=True)
+
+    def _moved_pages(self) -> int:
+        """Pages that were freed or sent to swap so far: the command itself does not tell. From
+        7.2 on it returns long before the disk is done, so both are looked at."""
+        counters = read_vmstat(self._root)
+        return counters.pgsteal_anon + counters.pgsteal_file + counters.pswpout
+
+    def _of(self, entry: GenerationList) -> _Progress:
+        return self._progress.setdefault((entry.memcg_id, entry.node), _Progress())
 
     def _age_or_wait(
         self, lists: list[GenerationList], step: Step, budget: Budget, stop: Stop
@@ -184,11 +217,11 @@ class LruGen:
         """The next aging of every list that is due; how long until the next one is."""
         spent_seconds, soonest = 0.0, None
         for entry in lists:
-            progress = self._progress.setdefault((entry.memcg_id, entry.node), _Progress())
-            if progress.left <= 0 or progress.made >= _AGINGS_AT_MOST:
+            progress = self._of(entry)
+            if progress.over:
                 continue
             due_seconds = max(0.0, step.min_age_seconds - entry.generations[-1].age_seconds)
-            if progress.made and due_seconds > 0:
+            if progress.agings and due_seconds > 0:
                 soonest = due_seconds if soonest is None else min(soonest, due_seconds)
                 continue
             if spent_seconds >= budget.seconds:
@@ -208,10 +241,10 @@ class LruGen:
         result = self._worker.write(lrugen.GENERATIONS_FILE, command, stop)
         if result.stopped:
             return None
-        progress = self._progress.setdefault((entry.memcg_id, entry.node), _Progress())
+        progress = self._of(entry)
         # An error counts as an aging too: a list that cannot be aged must not be waited for.
-        progress.left -= 1
-        progress.made += 1
+        progress.agings += 1
+        progress.evicted_bytes = progress.fruitless = 0
         return result.seconds
 
 
