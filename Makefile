@@ -55,7 +55,7 @@ format: $(VENV)/.dev ## put the code into ruff's format
 	$(BIN)/ruff format .
 
 vm: $(VENV)/.dev ## the whole matrix of guests; takes an hour or more where they are emulated
-	$(BIN)/python -m pytest -m vm --must tests/vm
+	$(BIN)/python -m pytest -m vm --must -rA tests/vm
 
 bench: $(VENV)/.dev ## measure; asserts nothing
 	$(BIN)/python -m bench plan

@@ -12,8 +12,9 @@ import os
 from dataclasses import dataclass, replace
 
 from hibprep import plan as planning
-from hibprep import predict
+from hibprep import predict, rates
 from hibprep.errors import HibprepError, NotPossibleError
+from hibprep.kernel.kmsg import read_hibernation_log
 from hibprep.kernel.knobs import KnobJournal
 from hibprep.kernel.lock import RunLock
 from hibprep.kernel.snapshot import read_snapshot
@@ -106,9 +107,31 @@ def hibernate(
         knobs=(*report.knobs, *words),
         hibernation=facts,
     )
-    if not facts["slept"]:
+    if facts["slept"]:
+        report = _learn(machine, report, predicted.shrink_bytes)
+    else:
         report = replace(report, ending=Ending.FAILED, reason=str(facts["reason"]))
     return keep(machine, report)
+
+
+def _learn(machine: Machine, report: Report, shrink_bytes: int) -> Report:
+    """Keep what the kernel's log tells of this machine's speed, for the next prediction."""
+    log = read_hibernation_log(machine.root)
+    if log is None:
+        return report
+    facts = {
+        **report.hibernation,
+        "allocated_bytes": log.allocated_bytes,
+        "allocate_seconds": log.allocate_seconds,
+    }
+    if shrink_bytes == 0 and log.allocate_seconds > 0 and log.allocated_bytes > 0:
+        speed = log.allocated_bytes / log.allocate_seconds
+        known = rates.load(machine.root)
+        known["copy_bytes_per_second"] = (speed, machine.clock.now().strftime("%Y-%m-%d"))
+        note = rates.save(machine.root, known)
+        if note:
+            report = replace(report, notes=(*report.notes, note))
+    return replace(report, hibernation=facts)
 
 
 def _sleep(machine: Machine, *, direct: bool) -> dict[str, object]:

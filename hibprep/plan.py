@@ -99,6 +99,7 @@ def make(
             )
         )
     swapped = sum(step.amount_bytes for step in steps if step.kind is Kind.ANON)
+    dropped = sum(step.amount_bytes for step in steps if step.stage in (Stage.CACHE, Stage.SLAB))
     return Plan(
         target=target,
         goal_bytes=goal,
@@ -109,7 +110,7 @@ def make(
         fit_after=predict.fit(
             snapshot,
             limits,
-            saveable_bytes=after.saveable_bytes + min(swapped, supply.anon, supply.budget),
+            saveable_bytes=max(0, before.saveable_bytes - dropped),
             swapped_bytes=min(swapped, supply.anon, supply.budget),
         ),
         limits=tuple(notes),
@@ -296,7 +297,7 @@ def _steps(
     for stage in Stage:
         if stage not in limits.stages or wants[stage] < snapshot.page_size:
             continue
-        backend = _choose(stage, snapshot, capabilities, limits, notes)
+        backend = _choose(stage, snapshot, capabilities, limits, notes=notes)
         if backend is None:
             continue
         unbound = stage is Stage.SYNC or (stage is Stage.COLD_ANON and takes_all_cold)
@@ -320,11 +321,12 @@ def _choose(
     snapshot: Snapshot,
     capabilities: Capabilities,
     limits: Limits,
+    *,
     notes: list[Limit],
 ) -> BackendName | None:
     allowed = (limits.backend, BackendName.WRITEBACK)
     names = tuple(name for name in CHOICES[stage] if limits.backend is None or name in allowed)
-    return _choose_from(names, stage, snapshot, capabilities, limits, notes)
+    return _choose_from(names, stage, snapshot, capabilities, limits, notes=notes)
 
 
 def _choose_from(
@@ -333,6 +335,7 @@ def _choose_from(
     snapshot: Snapshot,
     capabilities: Capabilities,
     limits: Limits,
+    *,
     notes: list[Limit],
 ) -> BackendName | None:
     """The first back-end that can do the stage here; a note says why not, when none can."""
@@ -513,7 +516,7 @@ def for_reclaim(
             names = CHOICES[stage]
             if only_old or limits.backend is not None:
                 names = (limits.backend or BackendName.LRUGEN,)
-            backend = _choose_from(names, stage, snapshot, capabilities, limits, notes)
+            backend = _choose_from(names, stage, snapshot, capabilities, limits, notes=notes)
         swappable = min(supply.anon, supply.budget)
         there = {Stage.CACHE: supply.cache, Stage.SLAB: supply.slab, Stage.ANON: swappable}[stage]
         # An amount may be more than is known to be there; only what is there is ever counted.

@@ -30,9 +30,7 @@ def pages(size_bytes: int) -> int:
 
 
 @st.composite
-def swap_areas(
-    draw: st.DrawFn, total: int, *, zram: bool, roomy: bool
-) -> tuple[SwapArea, ...]:
+def swap_areas(draw: st.DrawFn, total: int, *, zram: bool, roomy: bool) -> tuple[SwapArea, ...]:
     priorities = draw(st.permutations(range(-3, 5)))
     areas = []
     for index in range(draw(st.integers(1 if roomy else 0, 3))):
@@ -88,7 +86,7 @@ def snapshots(draw: st.DrawFn, *, zram: bool = True, roomy: bool = False) -> Sna
     sizes = [("DMA32", boundary)]
     if pages(total) > boundary:
         sizes.append(("Normal", pages(total) - boundary))
-    zones = []
+    zones: list[Zone] = []
     free_left = pages(min(free, total - (active + inactive + active_file + inactive_file + slab)))
     for name, managed in sizes:
         here = free_left if name == sizes[-1][0] else free_left * managed // pages(total)
@@ -193,7 +191,7 @@ def swap_out(snapshot: Snapshot, amount_bytes: int, active_share: float = 0.0) -
     # what found no place stays where it was
     from_inactive -= min(left, from_inactive)
     freed = pages(to_disk)
-    zones = []
+    zones: list[Zone] = []
     for zone in snapshot.zones:
         part = min(freed, zone.present_pages - zone.free_pages)
         freed -= part

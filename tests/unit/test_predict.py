@@ -235,9 +235,7 @@ def test_the_slower_of_disk_and_compressor_decides(ratio: float, seconds: float)
 
 def test_pages_on_per_cpu_lists_are_allocated_for_and_not_copied() -> None:
     snapshot = guest()
-    with_lists = replace(
-        snapshot, zones=(DMA, replace(snapshot.zones[1], per_cpu_pages=5000))
-    )
+    with_lists = replace(snapshot, zones=(DMA, replace(snapshot.zones[1], per_cpu_pages=5000)))
     rates = Rates()
     plain, found = predict.predict(snapshot, rates), predict.predict(with_lists, rates)
     assert found.saveable_bytes == plain.saveable_bytes
@@ -283,7 +281,7 @@ def test_no_time_at_all_is_told_as_zero() -> None:
 # --- which area takes the image ---------------------------------------------------------------
 
 
-def area(  # noqa: PLR0913 - one for each thing that tells areas apart
+def area(
     path: str,
     *,
     size: int = 4 * GIB,
@@ -354,9 +352,7 @@ def test_resume_area_is_found_as_systemd_finds_it(
 def test_without_a_resume_area_nothing_fits_and_the_reason_is_named(
     swaps: tuple[SwapArea, ...], device: str, word: str
 ) -> None:
-    snapshot = replace(
-        guest(swaps=swaps), power=Power(available=True, resume_device=device)
-    )
+    snapshot = replace(guest(swaps=swaps), power=Power(available=True, resume_device=device))
     found = predict.fit(snapshot, Limits())
     assert not found.ok
     assert not found.systemd_ok
@@ -445,9 +441,7 @@ def test_what_goes_to_zram_stays_in_the_image() -> None:
     swaps = (area("/dev/vdb", size=8 * GB), replace(ZRAM, size_bytes=2 * GB))
     snapshot = machine_of(active=1.0, inactive=2.0, swaps=swaps, total=32)
     snapshot = replace(snapshot, power=replace(snapshot.power, image_size_bytes=10 * GB))
-    now, after = (
-        predict.fit(snapshot, Limits(), swapped_bytes=amount) for amount in (0, 2 * GB)
-    )
+    now, after = (predict.fit(snapshot, Limits(), swapped_bytes=amount) for amount in (0, 2 * GB))
     assert after.kernel_needs_bytes == now.kernel_needs_bytes
     assert after.kernel_has_bytes == now.kernel_has_bytes
 
@@ -544,9 +538,7 @@ def test_refused_already_means_only_what_does_not_touch_the_resume_device() -> N
 )
 def test_aging_is_safe_while_all_anon_active_would_be_accepted(anon_mb: int, *, safe: bool) -> None:
     """0.98 × 0.95 × 4 GB are 3724 MB."""
-    snapshot = machine_of(
-        active=0, inactive=anon_mb / 1000, swaps=(area("/dev/vdb", size=4 * GB),)
-    )
+    snapshot = machine_of(active=0, inactive=anon_mb / 1000, swaps=(area("/dev/vdb", size=4 * GB),))
     assert predict.safe_to_age(snapshot, Limits()) is safe
 
 

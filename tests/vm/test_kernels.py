@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.lab import GuestTimeout, Workload
+from bench.lab import Workload
 from tests.vm.conftest import MIB, Boot
 
 LRU_GEN = "/sys/kernel/mm/lru_gen/enabled"
@@ -64,17 +64,14 @@ def test_a_killed_run_is_put_right_by_the_next(boot: Boot) -> None:
     workload.start()
     before = machine.guest.read(LRU_GEN)
     assert int(before, 16) == 0
-    with pytest.raises(GuestTimeout):
-        # SIGKILL by timeout(1): no handler, no clean-up
-        machine.guest.run(
-            ["timeout", "-s", "KILL", "12", "hibprep", "prepare", "--target", "min"], timeout=4
-        )
     machine.guest.run(
-        ["sh", "-c", "for i in $(seq 200); do pgrep -x hibprep > /dev/null || exit 0; sleep 0.1; "
-         "done; exit 1"],
-        timeout=60,
+        ["systemd-run", "--quiet", "--unit=run", "--", "hibprep", "prepare", "--target", "min"],
         check=True,
-    )  # fmt: skip
+    )
+    switched_on = f'i=0; until [ "$(cat {LRU_GEN})" != "{before.strip()}" ]; do sleep 0.1; '
+    switched_on += "i=$((i + 1)); [ $i -lt 600 ] || exit 1; done"
+    machine.guest.run(["sh", "-c", switched_on], timeout=120, check=True)
+    machine.guest.run(["systemctl", "kill", "--signal=KILL", "run"], check=True)
     assert int(machine.guest.read(LRU_GEN), 16) != 0
     machine.hibprep("plan")
     assert machine.guest.read(LRU_GEN) == before
