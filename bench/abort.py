@@ -477,6 +477,11 @@ def stop_once(
     )
 
 
+def seeded(seed: int) -> random.Random:
+    """The same moments every time."""
+    return random.Random(seed)  # noqa: S311 - nothing is kept secret with it
+
+
 HOWS = ("SIGINT", "SIGTERM", "timeout")
 
 
@@ -488,10 +493,16 @@ def measure(
     fill_bytes: int = FILL_BYTES,
     swap_bytes: int = SWAP_BYTES,
     dirty_bytes: int = 0,
+    chunk_seconds: float = 0.0,
     tell: Callable[[Stopped], None] | None = None,
 ) -> list[Stopped]:
     """So many stops of `prepare --target min`, at random moments (of `seed`) of its run."""
-    chance = random.Random(seed)  # noqa: S311 - nothing is kept secret with it
+    chance = seeded(seed)
+    arguments = ["prepare", "--target", "min"]
+    if chunk_seconds:
+        config = folder / "bench.toml"
+        config.write_text(f"[reclaim]\nchunk_seconds = {chunk_seconds}\n")
+        arguments += ["--config", str(config)]
     found: list[Stopped] = []
     failures = 0
     with temporary_swap(swap_bytes) as swap, Filler(fill_bytes) as filler:
@@ -506,6 +517,7 @@ def measure(
                 HOWS[len(found) % len(HOWS)],
                 chance.uniform(0.0, longest),
                 folder,
+                arguments,
                 at_work=chance.random() < 0.7,
             )
             if one is None:
@@ -573,8 +585,17 @@ def summary(found: Sequence[Stopped]) -> dict[str, Any]:
     metavar="MIB",
     help="So much unwritten data before every run: stops that fall into its writing back.",
 )
+@click.option(
+    "--chunk",
+    "chunk_seconds",
+    type=click.FloatRange(0.02, 1),
+    metavar="SECONDS",
+    help="Another reclaim.chunk_seconds than that of hibprep's default configuration.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def abort(*, stops: int, seed: int, dirty_mib: int, as_json: bool) -> None:
+def abort(
+    *, stops: int, seed: int, dirty_mib: int, chunk_seconds: float | None, as_json: bool
+) -> None:
     """How soon Ctrl-C, SIGTERM and --timeout end a running prepare on this machine's kernel."""
     console = Console(stderr=True)
     cache_root().mkdir(parents=True, exist_ok=True)
@@ -590,7 +611,14 @@ def abort(*, stops: int, seed: int, dirty_mib: int, as_json: bool) -> None:
                 count += 1
                 status.update(f"{count} of {stops}: {one.how} {one.seconds * 1000:.0f} ms")
 
-            found = measure(stops, Path(folder), seed=seed, dirty_bytes=dirty_mib << 20, tell=tell)
+            found = measure(
+                stops,
+                Path(folder),
+                seed=seed,
+                dirty_bytes=dirty_mib << 20,
+                chunk_seconds=chunk_seconds or 0.0,
+                tell=tell,
+            )
     except CannotMeasure as error:
         raise click.ClickException(str(error)) from error
     result = summary(found)

@@ -265,7 +265,7 @@ def judged(report: Report, *, asked: bool) -> Report:
         return replace(report, ending=Ending.DONE)
     if report.goal_reached:
         return replace(report, ending=Ending.DONE, reason="the target is reached")
-    words = f"the target was not reached: {limits or report.reason}"
+    words = f"the target was not reached: {'; '.join(filter(None, (report.reason, limits)))}"
     return replace(report, ending=Ending.EXHAUSTED, reason=words)
 
 

@@ -115,7 +115,7 @@ def pageout_ranges(root: KernelRoot, pid: int) -> tuple[tuple[int, int], ...]:
     path = f"/proc/{pid}/maps"
     mappings = parse_maps(root.read(path), path)
     refusing: frozenset[int] = frozenset()
-    if _has_locked(root, pid):
+    if locked_bytes(root, pid):
         # costs a walk of all page tables, which is why it is not read always
         smaps = f"/proc/{pid}/smaps"
         refusing = parse_refusing(root.read(smaps), smaps)
@@ -124,6 +124,15 @@ def pageout_ranges(root: KernelRoot, pid: int) -> tuple[tuple[int, int], ...]:
         for each in mappings
         if _is_private_anonymous(each) and each.start not in refusing
     )
+
+
+def locked_bytes(root: KernelRoot, pid: int) -> int:
+    """How much of `pid` is locked (mlock(2)), which `pageout_ranges` leaves out."""
+    path = f"/proc/{pid}/status"
+    for line in (root.try_read(path) or "").split("\n"):
+        if line.startswith("VmLck:"):
+            return unsigned(line.split()[1], path) << 10
+    return 0
 
 
 def all_pids(root: KernelRoot) -> tuple[int, ...]:
@@ -164,10 +173,3 @@ def _is_private_anonymous(mapping: Mapping) -> bool:
     return mapping.end > mapping.start and (
         mapping.name in ("", "[heap]") or mapping.name.startswith("[anon:")
     )
-
-
-def _has_locked(root: KernelRoot, pid: int) -> bool:
-    for line in (root.try_read(f"/proc/{pid}/status") or "").split("\n"):
-        if line.startswith("VmLck:"):
-            return line.split()[1:2] != ["0"]
-    return False

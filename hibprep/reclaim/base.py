@@ -68,7 +68,7 @@ class Backend(Protocol):
     def probe(self) -> Capability:
         """Whether it can be used here; has no side effects, raises nothing."""
 
-    def prime(self, step: Step) -> None:
+    def prime(self, step: Step, stop: Stop) -> None:
         """Begin what takes time to know (aging), so that it passes while other steps run."""
 
     def run(self, step: Step, budget: Budget, stop: Stop) -> Outcome:

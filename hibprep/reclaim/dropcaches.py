@@ -33,7 +33,7 @@ class DropCaches:
             return Capability(self.name, available=False, reason=reason, since="2.6.16")
         return Capability(self.name, available=True, reason="drop_caches", since="2.6.16")
 
-    def prime(self, step: Step) -> None:
+    def prime(self, step: Step, stop: Stop) -> None:
         """Nothing to begin early."""
 
     def run(self, step: Step, budget: Budget, stop: Stop) -> Outcome:  # noqa: ARG002

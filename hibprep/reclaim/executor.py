@@ -133,7 +133,7 @@ class Executor:
         begin = self._clock.monotonic()
         for step in plan.steps:
             if step.stage is Stage.COLD_ANON and not stop.requested():
-                self._backends[step.backend].prime(step)
+                self._backends[step.backend].prime(step, stop)
 
         for number, step in enumerate(plan.steps, start=1):
 
@@ -269,7 +269,14 @@ class Executor:
             return Ending.FAILED, outcome.note
         if state.futile(freed):
             return Ending.EXHAUSTED, "what is taken comes straight back: it is the working set"
-        if outcome.status is not Status.WAIT and state.still >= ROUNDS_WITHOUT_MOVEMENT:
+        # MADVISE asks for every range once and says when it is through: three processes that have
+        # nothing to give say nothing of the fourth.
+        walks = step.backend is BackendName.MADVISE
+        if (
+            outcome.status is not Status.WAIT
+            and not walks
+            and state.still >= ROUNDS_WITHOUT_MOVEMENT
+        ):
             return Ending.EXHAUSTED, f"nothing moved in {state.still} rounds"
         return None
 
@@ -307,6 +314,10 @@ class Executor:
 
 def _done_bytes(step: Step, freed: Freed) -> int:
     """What counts towards the step's amount."""
+    if step.backend is BackendName.MADVISE:
+        # What it wrote stays in the swap cache until reclaim comes by; asking for more of it would
+        # page out everything there is.
+        return max(freed.anon_bytes, freed.swapped_out_bytes)
     if step.kind is Kind.FILE:
         return freed.file_bytes
     if step.kind is Kind.ANON:

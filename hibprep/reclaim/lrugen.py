@@ -109,16 +109,14 @@ class LruGen:
             )
         return Capability(self.name, available=True, reason="multi-gen LRU", since=SINCE)
 
-    def prime(self, step: Step) -> None:
+    def prime(self, step: Step, stop: Stop) -> None:
         """Make the first aging now: the time until the next passes while other steps run."""
-        stop = Stop()
         try:
             for entry in self._lists(step):
-                self._age(entry, stop)
+                if self._age(entry, stop) is None:
+                    return
         except KernelFileError:
             return  # `run` meets it again, and says so in the report
-        finally:
-            stop.close()
 
     def run(self, step: Step, budget: Budget, stop: Stop) -> Outcome:
         """Evict one chunk of what is old enough; where nothing is, age, or say when to."""

@@ -49,7 +49,7 @@ class Madvise:
             return Capability(self.name, available=False, reason=reason, since=SINCE)
         return Capability(self.name, available=True, reason="process_madvise", since=SINCE)
 
-    def prime(self, step: Step) -> None:
+    def prime(self, step: Step, stop: Stop) -> None:
         """Nothing to begin early."""
 
     def run(self, step: Step, budget: Budget, stop: Stop) -> Outcome:
@@ -106,6 +106,7 @@ class Madvise:
                 continue
             try:
                 ranges = process.pageout_ranges(self._root, pid)
+                self._skipped_bytes += process.locked_bytes(self._root, pid)
             except KernelFileError:
                 continue  # it ended meanwhile
             found.extend((pid, start, length) for start, length in ranges)

@@ -94,7 +94,7 @@ class Memcg:
             return False
         return True
 
-    def prime(self, step: Step) -> None:
+    def prime(self, step: Step, stop: Stop) -> None:
         """Nothing to begin early."""
 
     def run(self, step: Step, budget: Budget, stop: Stop) -> Outcome:

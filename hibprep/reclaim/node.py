@@ -46,7 +46,7 @@ class Node:
         paths = [f"{NODES}/{name}/reclaim" for name in names if name.startswith("node")]
         return [path for path in paths if self._root.exists(path)]
 
-    def prime(self, step: Step) -> None:
+    def prime(self, step: Step, stop: Stop) -> None:
         """Nothing to begin early."""
 
     def run(self, step: Step, budget: Budget, stop: Stop) -> Outcome:

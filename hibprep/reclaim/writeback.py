@@ -19,7 +19,7 @@ class Writeback:
         """Every kernel has it."""
         return Capability(self.name, available=True, reason="sync(2)", since="always")
 
-    def prime(self, step: Step) -> None:
+    def prime(self, step: Step, stop: Stop) -> None:
         """Nothing to begin early."""
 
     def run(self, step: Step, budget: Budget, stop: Stop) -> Outcome:  # noqa: ARG002

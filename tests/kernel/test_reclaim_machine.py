@@ -109,13 +109,16 @@ def test_node_reclaim_swaps_out_anon_memory_alone(
 
 
 def test_madvise_swaps_out(workspace: Path, filler: Filler, unchanged: dict[str, str]) -> None:
+    """What it writes may stay in the swap cache, so that it is not told as freed."""
     before = counters()
     swapped = sum(_swapped(pid) for pid in all_pids(ROOT))
     done = run(["reclaim", "64M", "--type", "anon", "--backend", "madvise", "--json"], workspace)
     report = finished(done, 0)
     counted = since(before)
-    assert freed(report, "anon_bytes") >= 64_000_000
-    assert freed(report, "swapped_out_bytes") == pytest.approx(counted["out"], rel=0.25)
+    told = freed(report, "swapped_out_bytes")
+    assert told >= 60 * MIB
+    assert told == pytest.approx(counted["out"], rel=0.25)
+    assert freed(report, "anon_bytes") <= 1.25 * counted["out"]
     assert sum(_swapped(pid) for pid in all_pids(ROOT)) - swapped >= 32 * MIB
     assert report["knobs"] == []
     assert filler.intact()
@@ -227,8 +230,9 @@ def test_one_process_is_paged_out(filler: Filler, unchanged: dict[str, str]) -> 
     report = reclaim_process(filler.pid, 64 * MIB)
     assert report.ending is Ending.DONE
     assert filler.swapped_bytes() >= 60 * MIB
-    assert report.freed.anon_bytes >= 64 * MIB
-    assert report.freed.anon_bytes <= since(before)["out"] * 1.25 + 16 * MIB
+    # the last chunk may take more; all of it would be too much
+    assert filler.swapped_bytes() <= 192 * MIB
+    assert report.freed.swapped_out_bytes == pytest.approx(since(before)["out"], rel=0.25)
     assert filler.intact()
 
 
