@@ -1,19 +1,49 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""``python -m bench``: the lab's command line (and, later, the benchmark's)."""
+"""``python -m bench``: the lab and the benchmarks. Each is imported when it is asked for."""
 
 from __future__ import annotations
 
+import importlib
+
 import click
 
-from bench.lab.cli import lab
+# name -> (module, attribute, what `--help` says)
+COMMANDS = {
+    "lab": ("bench.lab.cli", "lab", "Debian guests under QEMU that really hibernate and resume."),
+    "plan": ("bench.plan", "plan", "How quick `hibprep plan` is."),
+    "abort": ("bench.abort", "abort", "How soon a running `prepare` ends when it is told to."),
+    "throughput": ("bench.throughput", "throughput", "How fast anonymous memory goes to swap."),
+}
 
 
-@click.group()
+class LazyGroup(click.Group):
+    """One that cannot be imported (a missing extra) is no hindrance to the others."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """All names."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        try:
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+        except ImportError as error:
+            raise click.ClickException(f"{cmd_name}: {error}") from error
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The list in `--help`, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, words) for name, (_, _, words) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup)
 def main() -> None:
-    """Guests that really hibernate, and measuring with them."""
+    """Guests that really hibernate, and measuring with and without them."""
 
-
-main.add_command(lab)
 
 if __name__ == "__main__":
     main(prog_name="python -m bench")

@@ -8,6 +8,7 @@ Measured ones are kept in /var/lib/hibprep/rates.json, so that `plan` answers at
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -43,9 +44,9 @@ def load(root: KernelRoot) -> dict[str, tuple[float, str]]:
         return {
             str(name): (float(value), str(when))
             for name, (value, when) in stored.items()
-            if float(value) > 0
+            if 0 < float(value) < math.inf
         }
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, OverflowError):
         return {}
 
 

@@ -14,18 +14,6 @@ from types import MappingProxyType
 
 from bench.lab.paths import REPOSITORY
 
-# Used until the project says itself what it needs (and by copies of the lab outside of it).
-_DEFAULT_REQUIREMENTS = (
-    "click",
-    "dbus-next>=0.2.3",
-    "humanize",
-    "psutil",
-    "pydantic>=2",
-    "pyudev",
-    "rich",
-    "urllib3",
-)
-
 _BASE_PACKAGES = (
     "systemd",
     "systemd-sysv",
@@ -83,11 +71,8 @@ class Recipe:
 
 def requirements(project: Path = REPOSITORY / "pyproject.toml") -> tuple[str, ...]:
     """What hibprep needs from PyPI, as its pyproject.toml says."""
-    try:
-        with project.open("rb") as stream:
-            found = tomllib.load(stream)["project"]["dependencies"]
-    except (FileNotFoundError, KeyError):
-        found = _DEFAULT_REQUIREMENTS
+    with project.open("rb") as stream:
+        found = tomllib.load(stream)["project"]["dependencies"]
     return tuple(sorted(str(item) for item in found))
 
 

@@ -81,8 +81,7 @@ class _StepState:
     chunks: int = 0
     still: int = 0  # rounds in a row in which nothing moved
     skipped_bytes: int = 0
-    lately_out_bytes: int = 0
-    lately_in_bytes: int = 0
+    lately: Freed = field(default_factory=Freed)  # in the window of `futile`
 
     def add(self, freed: Freed, outcome: Outcome) -> None:
         """Add up what a chunk was worth. Waiting is not a round in which nothing moved."""
@@ -96,13 +95,16 @@ class _StepState:
 
     def futile(self, freed: Freed) -> bool:
         """Whether what is taken comes straight back, judged over a window of some chunks."""
-        self.lately_out_bytes += freed.anon_bytes + freed.file_bytes
-        self.lately_in_bytes += freed.swapped_in_bytes + freed.refaulted_file_bytes
-        if self.lately_out_bytes < _FUTILE_WINDOW_BYTES:
+        lately = self.lately = add(self.lately, freed)
+        out = lately.anon_bytes + lately.file_bytes
+        if out < _FUTILE_WINDOW_BYTES:
             return False
-        share = self.lately_in_bytes / self.lately_out_bytes
-        self.lately_out_bytes = self.lately_in_bytes = 0
-        return share > _FUTILE_SHARE
+        # By kind: files read again that an earlier step dropped say nothing of anonymous memory.
+        back = min(lately.swapped_in_bytes, lately.anon_bytes) + min(
+            lately.refaulted_file_bytes, lately.file_bytes
+        )
+        self.lately = Freed()
+        return back / out > _FUTILE_SHARE
 
 
 class Executor:
@@ -269,14 +271,7 @@ class Executor:
             return Ending.FAILED, outcome.note
         if state.futile(freed):
             return Ending.EXHAUSTED, "what is taken comes straight back: it is the working set"
-        # MADVISE asks for every range once and says when it is through: three processes that have
-        # nothing to give say nothing of the fourth.
-        walks = step.backend is BackendName.MADVISE
-        if (
-            outcome.status is not Status.WAIT
-            and not walks
-            and state.still >= ROUNDS_WITHOUT_MOVEMENT
-        ):
+        if outcome.status is not Status.WAIT and state.still >= ROUNDS_WITHOUT_MOVEMENT:
             return Ending.EXHAUSTED, f"nothing moved in {state.still} rounds"
         return None
 

@@ -73,7 +73,8 @@ class Madvise:
         # A short count: the range after the last advised one cannot be taken, or has gone.
         skipped = asked - (result.value if not result.errno else 0)
         self._skipped_bytes += skipped
-        return Outcome(Status.OK, skipped_bytes=skipped)
+        # Processes that have nothing to give say nothing of the next one in the queue.
+        return Outcome(Status.OK, skipped_bytes=skipped, knows_its_end=True)
 
     @staticmethod
     def _next_chunk(
