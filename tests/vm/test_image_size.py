@@ -32,8 +32,9 @@ def test_the_plan_stops_at_the_kernels_target(boot: Boot) -> None:
     cycle = machine.cycle()
     more = swapped_out_bytes(machine) - out
     print(cycle, f"{more} bytes swapped out by the kernel itself")
-    # no shrinking to speak of: it found what we left, and sent next to nothing to swap
-    assert cycle.facts.allocated_pages * 4096 >= after * 0.95
+    # no shrinking to speak of: it found what we left (less what our process itself held), and sent
+    # next to nothing to swap
+    assert cycle.facts.allocated_pages * 4096 >= after * 0.9
     assert more < 0.01 * RAM
     verified = workload.verify()
     assert verified["ok"], verified

@@ -8,7 +8,7 @@ import pytest
 from bench.lab import HibernationRefused, Workload
 from tests.vm.conftest import GIB, MIB, Boot, Booted
 
-SWAP = 800 * MIB
+SWAP = 1000 * MIB
 AGE = """
 import re, time
 def lists():
@@ -37,7 +37,7 @@ for _ in range(3):
 
 def filled(boot: Boot) -> tuple[Booted, Workload]:
     machine = boot("trixie", memory_bytes=2 * GIB, swap_bytes=SWAP)
-    workload = Workload(machine.guest, cold_bytes=600 * MIB, warm_bytes=320 * MIB)
+    workload = Workload(machine.guest, cold_bytes=700 * MIB, warm_bytes=320 * MIB)
     workload.start()
     machine.guest.run(["python3", "-c", AGE], timeout=120, check=True)
     return machine, workload
@@ -49,7 +49,7 @@ def test_plain_reclaim_makes_hibernation_refused(boot: Boot) -> None:
     fit = machine.hibprep("plan")["fit_before"]
     assert fit["systemd_ok"], fit
     machine.guest.run(
-        ["sh", "-c", "echo '600M swappiness=200' > /sys/fs/cgroup/memory.reclaim"], timeout=120
+        ["sh", "-c", "echo '750M swappiness=200' > /sys/fs/cgroup/memory.reclaim"], timeout=120
     )
     print(machine.guest.read("/proc/meminfo")[:600], machine.guest.read("/proc/swaps"))
     assert not machine.hibprep("plan")["fit_before"]["systemd_ok"]
