@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hibprep.config import Config
     from hibprep.kernel.root import KernelRoot
     from hibprep.page import Page
+    from hibprep.prepare import Machine
     from hibprep.reclaim.base import Stop
 
 Value = TypeVar("Value")
@@ -209,6 +210,17 @@ def files_read(ctx: click.Context) -> tuple[str, ...]:
     if given is not None:
         return (str(given),)
     return tuple(str(path) for path in config_files(root_prefix(ctx)))
+
+
+def open_machine(ctx: click.Context, config: Config) -> Machine:
+    """The machine that was asked for. What a killed run had left changed is put back by this, and
+    that is said, whatever the command is."""
+    from hibprep.prepare import open_machine as open_it  # noqa: PLC0415
+
+    machine = open_it(root_prefix(ctx), config)
+    for words in machine.recovered:
+        click.echo(f"hibprep: left by an earlier run: {words}", err=True)
+    return machine
 
 
 def choose_target(config: Config, target: Target | None, within: float | None) -> Target:

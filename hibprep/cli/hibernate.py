@@ -6,7 +6,6 @@ from __future__ import annotations
 import click
 
 from hibprep import hibernate as sleeper
-from hibprep import prepare as engine
 from hibprep.cli import common
 from hibprep.cli.progress import progress
 from hibprep.model import Target, TargetKind
@@ -35,7 +34,7 @@ def command(
     config = common.load_config(ctx)
     wanted = common.choose_target(config, target, within)
     common.must_be_root(ctx)
-    machine = engine.open_machine(common.root_prefix(ctx), config)
+    machine = common.open_machine(ctx, config)
     if wanted.kind is TargetKind.SIZE:
         common.refuse_absurd(machine.root, wanted.size_bytes, "a target")
     with common.stop_on_signals() as stop, progress() as tell:

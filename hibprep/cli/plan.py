@@ -23,7 +23,7 @@ def command(
     """Say what would be done and what it would gain. Changes nothing."""
     config = common.load_config(ctx)
     wanted = common.choose_target(config, target, within)
-    machine = engine.open_machine(common.root_prefix(ctx), config)
+    machine = common.open_machine(ctx, config)
     if wanted.kind is TargetKind.SIZE:
         common.refuse_absurd(machine.root, wanted.size_bytes, "a target")
     plan = engine.make_plan(machine, wanted, common.choose_limits(config))

@@ -43,7 +43,7 @@ def command(
     wanted = common.choose_target(config, target, within)
     if not dry_run:
         common.must_be_root(ctx)
-    machine = engine.open_machine(common.root_prefix(ctx), config)
+    machine = common.open_machine(ctx, config)
     if wanted.kind is TargetKind.SIZE:
         common.refuse_absurd(machine.root, wanted.size_bytes, "a target")
     scope = None if cgroup is None else engine.validated_scope(machine, cgroup)

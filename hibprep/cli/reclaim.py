@@ -59,7 +59,7 @@ def command(
         raise UsageError(f"--colder-than {colder_than:g} is too short", "give 1 second or more")
     config = common.load_config(ctx)
     common.must_be_root(ctx)
-    machine = engine.open_machine(common.root_prefix(ctx), config)
+    machine = common.open_machine(ctx, config)
     if amount:
         common.refuse_absurd(machine.root, amount, "an amount")
     scope = MACHINE if cgroup is None else engine.validated_scope(machine, cgroup)

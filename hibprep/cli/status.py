@@ -23,6 +23,7 @@ NO_DAEMON = "No daemon runs."
 def command(ctx: click.Context, *, as_json: bool) -> int:
     """Say what runs, and what the last run did."""
     config = common.load_config(ctx)
+    common.open_machine(ctx, config)
     kept = History(common.root_prefix(ctx), config.history.keep).last()
     report = kept.reports[-1] if kept.reports else None
     answer = {"running": False, "report": report, "note": kept.note}

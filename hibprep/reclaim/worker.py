@@ -58,6 +58,7 @@ class ProcessWorker:
         self._clock = clock or SystemClock()
         self._process: subprocess.Popen[bytes] | None = None
         self._buffer = b""
+        self._abandoned: list[subprocess.Popen[bytes]] = []
 
     def write(self, path: str, text: str, stop: Stop) -> WriteResult:
         """See `Worker.write`."""
@@ -86,6 +87,18 @@ class ProcessWorker:
                 f"{KILL_DEADLINE_SECONDS:.0f} s after it was killed",
                 "a hibernation begun now would be refused by the freezer; wait for it to end",
             )
+
+    def _abandon(self) -> None:
+        """Kill the process and do not wait for it: sync(2) heeds no signal, and it reclaims
+        nothing. A hibernation that comes in between waits for the same pages anyway."""
+        process, self._process, self._buffer = self._process, None, b""
+        if process is None:
+            return
+        process.kill()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._abandoned = [old for old in (*self._abandoned, process) if old.poll() is None]
 
     @property
     def pid(self) -> int | None:
@@ -120,7 +133,10 @@ class ProcessWorker:
         except BrokenPipeError:
             line = b""
         if line is None:
-            self.close()
+            if request["do"] == "sync":
+                self._abandon()
+            else:
+                self.close()
             return WriteResult(errno=0, seconds=self._clock.monotonic() - begin, stopped=True)
         if not line:
             status = process.wait(KILL_DEADLINE_SECONDS)

@@ -81,7 +81,7 @@ def engine(root: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     def open_machine(root_prefix: str, config: Config) -> SimpleNamespace:
         assert Path(root_prefix) == root
         fake.calls.append(("open", {"config": config}))
-        return SimpleNamespace(root=KernelRoot(root_prefix), config=config)
+        return SimpleNamespace(root=KernelRoot(root_prefix), config=config, recovered=())
 
     def make_plan(_machine: object, target: Target, limits: Limits, **more: Any) -> Plan:  # noqa: ANN401
         fake.calls.append(("plan", {"target": target, "limits": limits, **more}))
