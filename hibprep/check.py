@@ -13,8 +13,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from hibprep.facts import CheckFacts, gather
+from hibprep.fitting import resume_area
 from hibprep.page import size
-from hibprep.predict import resume_area, target_pages
+from hibprep.predict import target_pages
 
 if TYPE_CHECKING:
     from hibprep.model import SwapArea

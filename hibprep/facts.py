@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hibprep.errors import KernelFileError
+from hibprep.fitting import fit as judge_fit
 from hibprep.kernel.cgroup import find_cgroup2
 from hibprep.kernel.power import secretmem_users
 from hibprep.kernel.process import name_of
 from hibprep.kernel.snapshot import read_snapshot
-from hibprep.predict import fit as predict_fit
 
 if TYPE_CHECKING:
     from hibprep.kernel.root import KernelRoot
@@ -62,7 +62,7 @@ def gather(root: KernelRoot, limits: Limits, *, is_root: bool) -> CheckFacts:
             unseen.append("not root: the ages of memory (debugfs)")
     return CheckFacts(
         snapshot=snapshot,
-        fit=predict_fit(snapshot, limits),
+        fit=judge_fit(snapshot, limits),
         command_line=tuple((root.try_read("/proc/cmdline") or "").split()),
         efi=root.exists("/sys/firmware/efi"),
         resume_name=_device_name(root, snapshot.power.resume_device),

@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
+from hibprep import fitting, predict, rates
 from hibprep import plan as planning
-from hibprep import predict, rates
 from hibprep.errors import HibprepError, NotPossibleError
 from hibprep.kernel.kmsg import read_hibernation_log
 from hibprep.kernel.knobs import KnobJournal
@@ -41,11 +41,11 @@ def hold_image_size(snapshot: Snapshot, limits: Limits) -> Hold:
     page = snapshot.page_size
     saveable = predict.saveable_pages(snapshot) * page
     wanted = saveable + planning.headroom_bytes(snapshot)
-    area = predict.resume_area(snapshot)
+    area = fitting.resume_area(snapshot)
     room = area.free_bytes if area else 0
     if predict.max_image_pages(snapshot) * page < saveable:
         return Hold(0, "more is left than the largest possible image; the kernel has to shrink it")
-    if predict.image_needs_bytes(saveable, limits.swap_reserve_ratio) > room:
+    if fitting.image_needs_bytes(saveable, limits.swap_reserve_ratio) > room:
         return Hold(0, "the resume device has no room for more; the kernel's own size is kept")
     return Hold(wanted, "just above what is saveable, so that the kernel has nothing to shrink")
 

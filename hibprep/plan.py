@@ -7,11 +7,8 @@ and there is to be had; whatever held the plan back is in it, in words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import pairwise
-
-from hibprep import predict
+from hibprep import fitting, predict
+from hibprep.choice import KINDS, Capabilities, choose
 from hibprep.model import (
     BackendName,
     Capability,
@@ -22,50 +19,13 @@ from hibprep.model import (
     Plan,
     Prediction,
     Rates,
-    ScopeKind,
     Snapshot,
     Stage,
     Step,
     Target,
     TargetKind,
 )
-
-Capabilities = Mapping[BackendName, Capability]
-
-# Which back-ends can do a stage, the best first. lrugen for what is cold, because it alone knows;
-# for the rest LRU order under pressure is what remains.
-CHOICES: Mapping[Stage, tuple[BackendName, ...]] = {
-    Stage.SYNC: (BackendName.WRITEBACK,),
-    Stage.CACHE: (BackendName.MEMCG, BackendName.NODE, BackendName.DROPCACHES),
-    Stage.SLAB: (BackendName.DROPCACHES,),
-    Stage.COLD_ANON: (BackendName.LRUGEN,),
-    Stage.ANON: (
-        BackendName.MEMCG,
-        BackendName.NODE,
-        BackendName.LRUGEN,
-        BackendName.MADVISE,
-    ),
-}
-_KINDS = {
-    Stage.SYNC: Kind.FILE,
-    Stage.CACHE: Kind.FILE,
-    Stage.SLAB: Kind.SLAB,
-    Stage.COLD_ANON: Kind.ANON,
-    Stage.ANON: Kind.ANON,
-}
-_WHOLE_MACHINE_ONLY = {BackendName.NODE, BackendName.DROPCACHES, BackendName.WRITEBACK}
-
-
-@dataclass(frozen=True, slots=True)
-class _Supply:
-    """What there is to be had, by kind, in bytes."""
-
-    dirty: int
-    cache: int
-    slab: int
-    anon: int
-    cold: int  # known now from the generations' ages; more may prove cold while the plan runs
-    budget: int  # of swap
+from hibprep.supply import Supply, irreducible, supply_of
 
 
 def make(
@@ -78,7 +38,7 @@ def make(
     """Plan how saveable memory gets down to what `target` asks for, within `limits`."""
     notes: list[Limit] = []
     goal = _goal_bytes(snapshot, target, rates, notes)
-    supply = _supply(snapshot, target, limits, notes)
+    supply = supply_of(snapshot, target, limits, notes)
     steps = _steps(
         snapshot,
         capabilities=capabilities,
@@ -106,8 +66,8 @@ def make(
         steps=steps,
         before=before,
         after=after,
-        fit_before=predict.fit(snapshot, limits),
-        fit_after=predict.fit(
+        fit_before=fitting.fit(snapshot, limits),
+        fit_after=fitting.fit(
             snapshot,
             limits,
             saveable_bytes=max(0, before.saveable_bytes - dropped),
@@ -168,96 +128,6 @@ def _goal_bytes(snapshot: Snapshot, target: Target, rates: Rates, notes: list[Li
     return max(0, ceiling - headroom_bytes(snapshot))
 
 
-def _supply(snapshot: Snapshot, target: Target, limits: Limits, notes: list[Limit]) -> _Supply:
-    memory, scope = snapshot.memory, snapshot.scope
-    # Mapped file pages are running programs: only "as small as possible" asks for them too.
-    spared = 0 if target.kind is TargetKind.MIN else memory.mapped_bytes
-    cache = max(0, memory.file_lru_bytes - spared)
-    slab, anon = memory.slab_reclaimable_bytes, memory.anon_lru_bytes
-    dirty = memory.dirty_bytes + memory.writeback_bytes
-    if scope is not None:
-        spared = 0 if target.kind is TargetKind.MIN else scope.mapped_bytes
-        cache = min(cache, max(0, scope.file_bytes - spared))
-        anon, dirty = min(anon, scope.anon_bytes), min(dirty, scope.dirty_bytes)
-    if snapshot.protected_bytes:
-        notes.append(
-            Limit(
-                name="memory.min",
-                text="memory.min keeps part of memory from being reclaimed",
-                bytes=snapshot.protected_bytes,
-            )
-        )
-        # Which kind the protected memory is of is not known; the cheaper one is less missed.
-        cache_held = min(cache, snapshot.protected_bytes)
-        cache -= cache_held
-        anon = max(0, anon - (snapshot.protected_bytes - cache_held))
-    if snapshot.swap_barred_bytes:
-        notes.append(
-            Limit(
-                name="memory.swap.max",
-                text="some cgroups may not use swap; their anonymous memory stays",
-                bytes=snapshot.swap_barred_bytes,
-            )
-        )
-        anon = max(0, anon - snapshot.swap_barred_bytes)
-    budget = _swap_budget(snapshot, limits, anon, notes)
-    return _Supply(
-        dirty=dirty,
-        cache=cache,
-        slab=slab,
-        anon=anon,
-        cold=min(anon, cold_bytes(snapshot, limits.cold_age_seconds)),
-        budget=budget,
-    )
-
-
-def _swap_budget(snapshot: Snapshot, limits: Limits, anon: int, notes: list[Limit]) -> int:
-    disks = [area for area in snapshot.swaps if not area.is_zram]
-    if not disks:
-        notes.append(
-            Limit(
-                name="no-swap",
-                text="there is no swap on a disk: anonymous memory cannot leave",
-                bytes=anon,
-            )
-        )
-        return 0
-    first_disk = max(area.priority for area in disks)
-    if any(
-        area.is_zram and area.free_bytes and area.priority >= first_disk for area in snapshot.swaps
-    ):
-        notes.append(
-            Limit(
-                name="zram",
-                text="zram comes before the disk: what is swapped out stays in memory, compressed, "
-                "and goes into the image; give the disk the higher priority to change that",
-                bytes=anon,
-            )
-        )
-        return 0
-    budget = predict.swap_budget_bytes(snapshot, limits)
-    if budget < anon:
-        notes.append(
-            Limit(
-                name="swap-reserve",
-                text="the rest of the swap is kept for the image and for systemd's check",
-                bytes=budget,
-            )
-        )
-    return budget
-
-
-def cold_bytes(snapshot: Snapshot, min_age_seconds: float) -> int:
-    """Anonymous memory in generations whose pages are known to be idle for so long: the next
-    younger generation is at least that old (multigen_lru.rst; the two youngest do not count)."""
-    pages = 0
-    for entry in snapshot.generations:
-        for older, younger in pairwise(entry.generations[:-1]):
-            if younger.age_seconds >= min_age_seconds:
-                pages += older.anon_pages
-    return pages * snapshot.page_size
-
-
 def _steps(
     snapshot: Snapshot,
     *,
@@ -265,7 +135,7 @@ def _steps(
     target: Target,
     limits: Limits,
     goal: int,
-    supply: _Supply,
+    supply: Supply,
     notes: list[Limit],
 ) -> tuple[Step, ...]:
     need = max(0, predict.saveable_pages(snapshot) * snapshot.page_size - goal)
@@ -284,7 +154,7 @@ def _steps(
     wants[Stage.ANON] = min(swappable, rest)
     if supply.anon < _worth_aging_bytes(snapshot) and supply.cold == 0:
         wants[Stage.COLD_ANON] = 0
-    if wants[Stage.COLD_ANON] and not predict.safe_to_age(snapshot, limits):
+    if wants[Stage.COLD_ANON] and not fitting.safe_to_age(snapshot, limits):
         wants[Stage.COLD_ANON] = 0
         notes.append(
             Limit(
@@ -297,14 +167,14 @@ def _steps(
     for stage in Stage:
         if stage not in limits.stages or wants[stage] < snapshot.page_size:
             continue
-        backend = _choose(stage, snapshot, capabilities, limits, notes=notes)
+        backend = choose(stage, snapshot, capabilities, limits, notes=notes)
         if backend is None:
             continue
         unbound = stage is Stage.SYNC or (stage is Stage.COLD_ANON and takes_all_cold)
         steps.append(
             Step(
                 stage=stage,
-                kind=_KINDS[stage],
+                kind=KINDS[stage],
                 scope=limits.scope,
                 amount_bytes=wants[stage],
                 backend=backend,
@@ -314,57 +184,6 @@ def _steps(
             )
         )
     return tuple(steps)
-
-
-def _choose(
-    stage: Stage,
-    snapshot: Snapshot,
-    capabilities: Capabilities,
-    limits: Limits,
-    *,
-    notes: list[Limit],
-) -> BackendName | None:
-    allowed = (limits.backend, BackendName.WRITEBACK)
-    names = tuple(name for name in CHOICES[stage] if limits.backend is None or name in allowed)
-    return _choose_from(names, stage, snapshot, capabilities, limits, notes=notes)
-
-
-def _choose_from(
-    names: tuple[BackendName, ...],
-    stage: Stage,
-    snapshot: Snapshot,
-    capabilities: Capabilities,
-    limits: Limits,
-    *,
-    notes: list[Limit],
-) -> BackendName | None:
-    """The first back-end that can do the stage here; a note says why not, when none can."""
-    reasons = []
-    for name in names:
-        if limits.scope.kind is not ScopeKind.MACHINE and name in _WHOLE_MACHINE_ONLY:
-            reasons.append(f"{name} works on the whole machine only")
-            continue
-        capability = capabilities.get(name)
-        if (
-            name is BackendName.LRUGEN
-            and capability is not None
-            and capability.available
-            and not predict.safe_to_age(snapshot, limits)
-        ):
-            reasons.append(
-                "lrugen: aging would make what was touched count as active, and systemd would "
-                "refuse to hibernate with more of it than swap"
-            )
-            continue
-        if capability is not None and capability.available:
-            return name
-        if capability is not None:
-            reasons.append(f"{name}: {capability.reason}")
-    if reasons:
-        notes.append(
-            Limit(name=f"stage-{stage}", text=f"stage {stage} left out: {'; '.join(reasons)}")
-        )
-    return None
 
 
 def _reason(stage: Stage, limits: Limits, capability: Capability) -> str:
@@ -384,7 +203,7 @@ def _predict_after(
     rates: Rates,
     target: Target,
     steps: tuple[Step, ...],
-    supply: _Supply,
+    supply: Supply,
 ) -> Prediction:
     """Every step reaches its amount; what two steps may both take is counted once."""
     planned = {step.stage: step.amount_bytes for step in steps}
@@ -400,31 +219,6 @@ def _predict_after(
     saveable = max(0, now - file_and_slab - anon)
     dirty = 0 if Stage.SYNC in planned else None
     return predict.predict(snapshot, rates, saveable_bytes=saveable, dirty_bytes=dirty)
-
-
-def irreducible(snapshot: Snapshot, swap_budget: int) -> dict[str, int]:
-    """What no plan can free, by kind, in bytes; kinds that are 0 are left out."""
-    memory, page = snapshot.memory, snapshot.page_size
-    reserved = sum(zone.present_pages - zone.managed_pages for zone in snapshot.zones) * page
-    parts = {
-        "unevictable and mlocked": max(memory.unevictable_bytes, memory.mlocked_bytes),
-        "kernel objects (slab)": memory.slab_unreclaimable_bytes,
-        "kernel stacks": memory.kernel_stack_bytes,
-        "page tables": memory.page_tables_bytes,
-        "per-CPU areas": memory.percpu_bytes,
-        "huge pages": memory.hugetlb_bytes,
-        "kernel image and page structures": reserved,
-        "zram pool": snapshot.zram_used_bytes,
-        "zswap pool": memory.zswap_bytes,
-        "protected by memory.min": snapshot.protected_bytes,
-        "anonymous memory without room in swap": max(0, memory.anon_lru_bytes - swap_budget),
-    }
-    known = sum(parts.values())
-    now = predict.saveable_pages(snapshot) * page
-    lru = memory.file_lru_bytes + memory.slab_reclaimable_bytes
-    freeable = lru + min(memory.anon_lru_bytes, swap_budget)
-    parts["other kernel and driver memory"] = max(0, now - freeable - known)
-    return {name: value for name, value in parts.items() if value > 0}
 
 
 def knob_changes(snapshot: Snapshot, steps: tuple[Step, ...]) -> tuple[KnobChange, ...]:
@@ -466,90 +260,3 @@ def knob_changes(snapshot: Snapshot, steps: tuple[Step, ...]) -> tuple[KnobChang
             for name in ("min_unmapped_ratio", "min_slab_ratio")
         )
     return tuple(changes)
-
-
-def _able(stage: Stage) -> tuple[BackendName, ...]:
-    """The back-ends that can do a stage when they are asked for by name."""
-    extra = (BackendName.LRUGEN,) if stage is Stage.CACHE else ()
-    return (*CHOICES[stage], *extra)
-
-
-def for_reclaim(
-    snapshot: Snapshot,
-    capabilities: Capabilities,
-    *,
-    kind: Kind,
-    amount_bytes: int | None,
-    min_age_seconds: float,
-    limits: Limits,
-    rates: Rates,
-) -> list[Plan]:
-    """Plans that free `amount_bytes` (None: all there is) of a kind, one for each stage that is
-    needed, the cheaper to lose first. Empty plans say in their limits why there is no step."""
-    stages = {
-        Kind.FILE: (Stage.CACHE,),
-        Kind.SLAB: (Stage.SLAB,),
-        Kind.ANON: (Stage.ANON,),
-        Kind.ANY: (Stage.CACHE, Stage.ANON),
-    }[kind]
-    target = Target(TargetKind.MIN)
-    plans = []
-    for stage in stages:
-        notes: list[Limit] = []
-        supply = _supply(snapshot, target, limits, notes)
-        only_old = min_age_seconds > 0
-        backend = None
-        if only_old and stage is Stage.SLAB:
-            notes.append(Limit(name="age", text="the age of kernel objects is not known"))
-        elif only_old and limits.backend not in (None, BackendName.LRUGEN):
-            notes.append(
-                Limit(name="age", text=f"{limits.backend} does not know what is old; lrugen does")
-            )
-        elif limits.backend is not None and limits.backend not in _able(stage):
-            notes.append(
-                Limit(
-                    name=f"stage-{stage}",
-                    text=f"{limits.backend} cannot free memory of kind {_KINDS[stage]}",
-                )
-            )
-        else:
-            names = CHOICES[stage]
-            if only_old or limits.backend is not None:
-                names = (limits.backend or BackendName.LRUGEN,)
-            backend = _choose_from(names, stage, snapshot, capabilities, limits, notes=notes)
-        swappable = min(supply.anon, supply.budget)
-        there = {Stage.CACHE: supply.cache, Stage.SLAB: supply.slab, Stage.ANON: swappable}[stage]
-        # An amount may be more than is known to be there; only what is there is ever counted.
-        amount = max(there, snapshot.page_size) if amount_bytes is None else amount_bytes
-        steps: tuple[Step, ...] = ()
-        if backend is not None and not (stage is Stage.ANON and swappable == 0):
-            steps = (
-                Step(
-                    stage=stage,
-                    kind=_KINDS[stage],
-                    scope=limits.scope,
-                    amount_bytes=amount,
-                    backend=backend,
-                    min_age_seconds=min_age_seconds,
-                    reason=f"asked for ({capabilities[backend].reason})",
-                ),
-            )
-        now = predict.predict(snapshot, rates)
-        fits = predict.fit(snapshot, limits)
-        plans.append(
-            Plan(
-                target=target,
-                goal_bytes=0,
-                steps=steps,
-                before=now,
-                after=now,
-                fit_before=fits,
-                fit_after=fits,
-                limits=tuple(notes),
-                irreducible=irreducible(snapshot, supply.budget),
-                swap_budget_bytes=supply.budget,
-                knobs=knob_changes(snapshot, steps),
-                rates=rates,
-            )
-        )
-    return plans

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from hibprep import fitting, predict, rates
 from hibprep import plan as planning
-from hibprep import predict, rates
+from hibprep.amount import for_reclaim
 from hibprep.clock import Clock, SystemClock
 from hibprep.config import Config
 from hibprep.errors import KernelFileError, NotPossibleError
@@ -167,7 +168,7 @@ def reclaim(
     """Reclaim so many bytes (None: all that can be had) of a kind, whatever the image would be."""
     limits = replace(machine.config.limits(), backend=backend, scope=scope)
     snapshot = snapshot_of(machine, scope)
-    plans = planning.for_reclaim(
+    plans = for_reclaim(
         snapshot,
         {item.backend: item for item in capabilities(machine)},
         kind=kind,
@@ -238,7 +239,7 @@ def run_plan(
         before=plan.before,
         after=predict.predict(snapshot, plan.rates),
         fit_before=plan.fit_before,
-        fit_after=predict.fit(snapshot, limits),
+        fit_after=fitting.fit(snapshot, limits),
         limits=tuple(dict.fromkeys(limit for part in plans for limit in part.limits)),
         irreducible=plan.irreducible,
         knobs=tuple(knob_words),

@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import fields, replace
 
-from hibprep import predict
+from hibprep import fitting
 from hibprep.clock import Clock
 from hibprep.errors import KernelFileError
 from hibprep.kernel.measure import compress_bytes_per_second, read_bytes_per_second
@@ -70,7 +70,7 @@ def measure(
     when = clock.now().strftime("%Y-%m-%d")
     found: dict[str, tuple[float, str]] = {}
     notes = []
-    area = predict.resume_area(snapshot)
+    area = fitting.resume_area(snapshot)
     if area is not None:
         try:
             speed = read_bytes_per_second(root, area.path, clock)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from hibprep import predict
+from hibprep import fitting
 from hibprep.clock import Clock
 from hibprep.errors import HibprepError, KernelFileError
 from hibprep.model import (
@@ -224,16 +224,16 @@ class Executor:
             return min(state.chunk_bytes, swap_free)
         amount = min(state.chunk_bytes, swap_free)
         while amount >= 32 * snapshot.page_size:
-            if predict.safe_to_swap(snapshot, self._limits, 2 * amount, in_flight=True):
+            if fitting.safe_to_swap(snapshot, self._limits, 2 * amount, in_flight=True):
                 return amount
             amount //= 2
-        ahead = predict.swap_ahead_bytes(snapshot)
+        ahead = fitting.swap_ahead_bytes(snapshot)
         return min(state.chunk_bytes, ahead // 2) if ahead > 64 * snapshot.page_size else 0
 
     @staticmethod
     def _protects(snapshot: Snapshot) -> bool:
         """Whether there is a hibernation that could be harmed."""
-        return snapshot.power.available and predict.resume_area(snapshot) is not None
+        return snapshot.power.available and fitting.resume_area(snapshot) is not None
 
     def _chunk(
         self, step: Step, state: _StepState, now: Observation, stop: Stop

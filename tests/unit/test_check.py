@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from hibprep.check import CheckFacts, Finding, Severity, findings, gather, possible
+from hibprep.fitting import fit
 from hibprep.kernel.root import KernelRoot
 from hibprep.model import Cgroup, Limits, Snapshot
-from hibprep.predict import fit
 from tests.fakes.fakekernel import FakeMachine
 
 from .examples import DISK, FIT, GIB, MIB, POWER, SNAPSHOT, UNFIT, ZRAM

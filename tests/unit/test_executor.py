@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hibprep import predict
+from hibprep import fitting, predict
 from hibprep.model import Ending, Kind, Limits, Stage, Target, TargetKind
 from tests.fakes.fakekernel import GIB, MIB, AnonSet, FakeCgroup, FakeMachine, FakeSwap
 from tests.fakes.harness import Harness
@@ -195,9 +195,9 @@ def test_small_swap_with_much_inactive_memory_stays_accepted() -> None:
         resume_device=RESUME,
     )
     harness = Harness(fake)
-    assert predict.fit(harness.snapshot(), Limits()).ok
+    assert fitting.fit(harness.snapshot(), Limits()).ok
     run = harness.run(harness.plan(Target(TargetKind.MIN)))
-    after = predict.fit(harness.snapshot(), Limits())
+    after = fitting.fit(harness.snapshot(), Limits())
     assert after.ok, after
     assert any(step.ending is Ending.LIMIT for step in run.steps) or fake.swap_used_bytes == 0
 
@@ -276,18 +276,18 @@ def test_no_chunk_turns_an_accepted_hibernation_into_a_refused_one(
 ) -> None:
     harness = Harness(fake)
     limits = harness.limits
-    accepted = predict.fit(harness.snapshot(), limits).ok
+    accepted = fitting.fit(harness.snapshot(), limits).ok
     refused_at: list[str] = []
 
     def check(path: str, text: str) -> None:
-        if accepted and not predict.fit(harness.snapshot(), limits).ok:
+        if accepted and not fitting.fit(harness.snapshot(), limits).ok:
             refused_at.append(text)
 
     plan = harness.plan(Target(kind, seconds=seconds))
     harness.worker.before_write = check
     run = harness.run(plan)
     check("", "the end")
-    assert not refused_at, (refused_at[0], predict.fit(harness.snapshot(), limits))
+    assert not refused_at, (refused_at[0], fitting.fit(harness.snapshot(), limits))
     assert fake.free_bytes >= 0
     if kind is TargetKind.IMAGE_SIZE and plan.need_bytes > 0:
         assert fake.saveable_bytes >= plan.goal_bytes - 0.05 * fake.total_bytes

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hibprep import fitting, predict
 from hibprep import plan as planning
-from hibprep import predict
+from hibprep.amount import for_reclaim
 from hibprep.model import (
     BackendName,
     Capability,
@@ -32,6 +33,7 @@ from hibprep.model import (
     TargetKind,
     Zone,
 )
+from hibprep.supply import cold_bytes
 from tests.unit.strategies import GIB, MIB, PAGE, RATES, saveable_bytes, snapshots
 
 STAGES = tuple(Stage)
@@ -380,7 +382,7 @@ def test_memory_that_may_not_be_swapped_stays() -> None:
 
 def test_memory_is_not_aged_where_systemd_might_refuse_for_it() -> None:
     snapshot = machine(swaps=(replace(DISK, size_bytes=4 * GIB),))
-    assert not predict.safe_to_age(snapshot, Limits())
+    assert not fitting.safe_to_age(snapshot, Limits())
     plan = make(snapshot)
     assert Stage.COLD_ANON not in amounts(plan)
     assert "aging" in names(plan)
@@ -413,7 +415,7 @@ def test_cold_is_what_the_next_younger_generation_proves(
     )
     one = GenerationList(memcg_id=1, path="/", node=0, generations=generations)
     snapshot = machine(generations=(one, replace(one, memcg_id=2)))
-    assert planning.cold_bytes(snapshot, 10.0) == 2 * cold_pages * PAGE
+    assert cold_bytes(snapshot, 10.0) == 2 * cold_pages * PAGE
 
 
 @pytest.mark.parametrize(
@@ -481,7 +483,7 @@ def reclaim(
     backend: BackendName | None = None,
     found: dict[BackendName, Capability] | None = None,
 ) -> list[Plan]:
-    return planning.for_reclaim(
+    return for_reclaim(
         snapshot,
         ALL if found is None else found,
         kind=kind,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hibprep import predict
+from hibprep import fitting, predict
 from hibprep.model import Limits, Memory, Power, Rates, Snapshot, SwapArea, Zone
 from tests.unit.strategies import GIB, MIB, PAGE, RATES, saveable_bytes, snapshots, swap_out
 
@@ -337,7 +337,7 @@ def test_resume_area_is_found_as_systemd_finds_it(
         guest(swaps=swaps),
         power=Power(available=True, resume_device=device, resume_offset_pages=offset),
     )
-    found = predict.resume_area(snapshot)
+    found = fitting.resume_area(snapshot)
     assert (found.path if found else None) == expected
 
 
@@ -353,7 +353,7 @@ def test_without_a_resume_area_nothing_fits_and_the_reason_is_named(
     swaps: tuple[SwapArea, ...], device: str, word: str
 ) -> None:
     snapshot = replace(guest(swaps=swaps), power=Power(available=True, resume_device=device))
-    found = predict.fit(snapshot, Limits())
+    found = fitting.fit(snapshot, Limits())
     assert not found.ok
     assert not found.systemd_ok
     assert not found.kernel_ok
@@ -401,16 +401,16 @@ def test_swapping_out_what_is_inactive_makes_systemd_refuse() -> None:
     """4 GB of swap, 3.4 GB active, 3.4 GB inactive: 3.4 <= 0.98 × 4, then 3.4 > 0.98 × 0.6."""
     snapshot = machine_of(active=3.4, inactive=3.4, swaps=(area("/dev/vdb", size=4 * GB),))
     limits = Limits()
-    assert predict.fit(snapshot, limits).systemd_ok
-    after = predict.fit(snapshot, limits, swapped_bytes=int(3.4 * GB))
+    assert fitting.fit(snapshot, limits).systemd_ok
+    after = fitting.fit(snapshot, limits, swapped_bytes=int(3.4 * GB))
     assert not after.systemd_ok
     assert "systemd would refuse" in after.reason
     assert after.systemd_has_bytes == pytest.approx(0.6 * GB, rel=1e-3)
     assert after.systemd_needs_bytes == pytest.approx(3.4 * GB / 0.98, rel=1e-3)
     # the same, looked at again after it happened
-    assert not predict.fit(swap_out(snapshot, int(3.4 * GB)), limits).systemd_ok
-    budget = predict.swap_budget_bytes(snapshot, limits)
-    assert predict.fit(swap_out(snapshot, budget), limits).systemd_ok
+    assert not fitting.fit(swap_out(snapshot, int(3.4 * GB)), limits).systemd_ok
+    budget = fitting.swap_budget_bytes(snapshot, limits)
+    assert fitting.fit(swap_out(snapshot, budget), limits).systemd_ok
 
 
 def test_another_device_of_higher_priority_does_no_harm() -> None:
@@ -420,11 +420,11 @@ def test_another_device_of_higher_priority_does_no_harm() -> None:
     )
     snapshot = machine_of(active=3.4, inactive=3.4, swaps=swaps)
     limits = Limits()
-    after = predict.fit(snapshot, limits, swapped_bytes=int(6.8 * GB))
+    after = fitting.fit(snapshot, limits, swapped_bytes=int(6.8 * GB))
     assert after.ok
     assert after.systemd_has_bytes == 4 * GB
     assert after.systemd_needs_bytes == 0
-    assert predict.swap_budget_bytes(snapshot, limits) == snapshot.memory.anon_lru_bytes
+    assert fitting.swap_budget_bytes(snapshot, limits) == snapshot.memory.anon_lru_bytes
 
 
 def test_another_device_of_lower_priority_is_of_no_help() -> None:
@@ -433,7 +433,7 @@ def test_another_device_of_lower_priority_is_of_no_help() -> None:
         area("/dev/vdc", device="254:32", priority=-2, size=8 * GB),
     )
     snapshot = machine_of(active=3.4, inactive=3.4, swaps=swaps)
-    after = predict.fit(snapshot, Limits(), swapped_bytes=int(3.4 * GB))
+    after = fitting.fit(snapshot, Limits(), swapped_bytes=int(3.4 * GB))
     assert not after.systemd_ok
 
 
@@ -441,36 +441,36 @@ def test_what_goes_to_zram_stays_in_the_image() -> None:
     swaps = (area("/dev/vdb", size=8 * GB), replace(ZRAM, size_bytes=2 * GB))
     snapshot = machine_of(active=1.0, inactive=2.0, swaps=swaps, total=32)
     snapshot = replace(snapshot, power=replace(snapshot.power, image_size_bytes=10 * GB))
-    now, after = (predict.fit(snapshot, Limits(), swapped_bytes=amount) for amount in (0, 2 * GB))
+    now, after = (fitting.fit(snapshot, Limits(), swapped_bytes=amount) for amount in (0, 2 * GB))
     assert after.kernel_needs_bytes == now.kernel_needs_bytes
     assert after.kernel_has_bytes == now.kernel_has_bytes
 
 
 def test_room_for_an_image_is_compressed_pages_their_map_and_the_writer() -> None:
-    assert predict.image_needs_bytes(0, 0.6) == 4 << 20
-    assert predict.image_needs_bytes(511 * PAGE, 1.0) == 511 * PAGE + PAGE + (4 << 20)
+    assert fitting.image_needs_bytes(0, 0.6) == 4 << 20
+    assert fitting.image_needs_bytes(511 * PAGE, 1.0) == 511 * PAGE + PAGE + (4 << 20)
 
 
 def test_an_image_that_does_not_fit_is_told_in_numbers() -> None:
     snapshot = guest(swaps=(replace(DISK, size_bytes=400 * MIB),))
-    found = predict.fit(snapshot, Limits(swap_reserve_ratio=1.07))
+    found = fitting.fit(snapshot, Limits(swap_reserve_ratio=1.07))
     assert not found.kernel_ok
     assert found.kernel_has_bytes == 400 * MIB
-    assert found.kernel_needs_bytes == predict.image_needs_bytes(170_317 * PAGE, 1.07)
+    assert found.kernel_needs_bytes == fitting.image_needs_bytes(170_317 * PAGE, 1.07)
     assert "/dev/vdb" in found.reason
 
 
 def test_memory_that_cannot_leave_and_is_over_half_is_refused_by_the_kernel() -> None:
     full = guest(free=60_000, anon=35_000)
-    found = predict.fit(full, Limits())
+    found = fitting.fit(full, Limits())
     assert not found.kernel_ok
     assert "largest image" in found.reason
 
 
 def test_what_is_in_flight_takes_room_twice() -> None:
     snapshot = guest()
-    done = predict.fit(snapshot, Limits(), swapped_bytes=100 * MIB)
-    flying = predict.fit(snapshot, Limits(), swapped_bytes=100 * MIB, in_flight=True)
+    done = fitting.fit(snapshot, Limits(), swapped_bytes=100 * MIB)
+    flying = fitting.fit(snapshot, Limits(), swapped_bytes=100 * MIB, in_flight=True)
     assert flying.kernel_has_bytes == done.kernel_has_bytes
     assert flying.kernel_needs_bytes > done.kernel_needs_bytes
 
@@ -484,25 +484,25 @@ def test_every_amount_up_to_the_budget_leaves_it_accepted(
     snapshot: Snapshot, data: st.DataObject
 ) -> None:
     limits = Limits()
-    assume(predict.fit(snapshot, limits).ok)
-    budget = predict.swap_budget_bytes(snapshot, limits)
+    assume(fitting.fit(snapshot, limits).ok)
+    budget = fitting.swap_budget_bytes(snapshot, limits)
     amount = data.draw(st.one_of(st.just(budget), st.integers(0, budget)))
     share = data.draw(st.floats(0, 1))
-    after = predict.fit(swap_out(snapshot, amount, share), limits)
+    after = fitting.fit(swap_out(snapshot, amount, share), limits)
     assert after.ok, after
 
 
 @given(snapshot=snapshots())
 def test_the_budget_is_no_smaller_than_it_has_to_be(snapshot: Snapshot) -> None:
     limits = Limits()
-    budget = predict.swap_budget_bytes(snapshot, limits)
+    budget = fitting.swap_budget_bytes(snapshot, limits)
     disks = [each for each in snapshot.swaps if not each.is_zram]
     most = min(sum(each.free_bytes for each in disks), snapshot.memory.anon_lru_bytes)
     assert 0 <= budget <= most
-    if not snapshot.power.available or predict.resume_area(snapshot) is None:
+    if not snapshot.power.available or fitting.resume_area(snapshot) is None:
         return
     if budget < most and not any(each.is_zram for each in snapshot.swaps):
-        assert not predict.safe_to_swap(snapshot, limits, budget + max(PAGE, budget // 50))
+        assert not fitting.safe_to_swap(snapshot, limits, budget + max(PAGE, budget // 50))
 
 
 @given(snapshot=snapshots())
@@ -513,24 +513,24 @@ def test_nothing_is_counted_on_that_lies_behind_zram(snapshot: Snapshot) -> None
         for each in snapshot.swaps
         if not each.is_zram and each.priority > max(ahead, default=-1000)
     )
-    assert predict.swap_budget_bytes(snapshot, Limits()) <= disks
+    assert fitting.swap_budget_bytes(snapshot, Limits()) <= disks
 
 
 def test_without_hibernation_all_of_the_swap_may_be_used() -> None:
     snapshot = guest(free=60_000)
     off = replace(snapshot, power=Power(available=False))
-    assert predict.swap_budget_bytes(off, Limits()) == 330_000 * PAGE
-    assert predict.swap_budget_bytes(guest(swaps=()), Limits()) == 0
+    assert fitting.swap_budget_bytes(off, Limits()) == 330_000 * PAGE
+    assert fitting.swap_budget_bytes(guest(swaps=()), Limits()) == 0
 
 
 def test_refused_already_means_only_what_does_not_touch_the_resume_device() -> None:
     other = area("/dev/vdc", device="254:32", priority=5, size=GIB)
     small = replace(DISK, size_bytes=64 * MIB)
     limits = Limits()
-    assert predict.swap_budget_bytes(guest(free=60_000, swaps=(small,)), limits) == 0
+    assert fitting.swap_budget_bytes(guest(free=60_000, swaps=(small,)), limits) == 0
     both = guest(free=60_000, swaps=(small, other))
-    assert predict.swap_ahead_bytes(both) == GIB
-    assert predict.swap_budget_bytes(both, limits) == GIB
+    assert fitting.swap_ahead_bytes(both) == GIB
+    assert fitting.swap_budget_bytes(both, limits) == GIB
 
 
 @pytest.mark.parametrize(
@@ -539,20 +539,20 @@ def test_refused_already_means_only_what_does_not_touch_the_resume_device() -> N
 def test_aging_is_safe_while_all_anon_active_would_be_accepted(anon_mb: int, *, safe: bool) -> None:
     """0.98 × 0.95 × 4 GB are 3724 MB."""
     snapshot = machine_of(active=0, inactive=anon_mb / 1000, swaps=(area("/dev/vdb", size=4 * GB),))
-    assert predict.safe_to_age(snapshot, Limits()) is safe
+    assert fitting.safe_to_age(snapshot, Limits()) is safe
 
 
 def test_aging_harms_nobody_where_there_is_no_hibernation() -> None:
     snapshot = machine_of(active=5, inactive=5, swaps=(area("/dev/vdb", size=GB),))
-    assert not predict.safe_to_age(snapshot, Limits())
-    assert predict.safe_to_age(replace(snapshot, power=Power(available=False)), Limits())
-    assert predict.safe_to_age(replace(snapshot, swaps=()), Limits())
+    assert not fitting.safe_to_age(snapshot, Limits())
+    assert fitting.safe_to_age(replace(snapshot, power=Power(available=False)), Limits())
+    assert fitting.safe_to_age(replace(snapshot, swaps=()), Limits())
 
 
 @given(snapshot=snapshots(zram=False, roomy=True), data=st.data())
 def test_aging_when_safe_keeps_systemd_content(snapshot: Snapshot, data: st.DataObject) -> None:
     limits = Limits()
-    assume(predict.safe_to_age(snapshot, limits))
+    assume(fitting.safe_to_age(snapshot, limits))
     memory = snapshot.memory
     turned = data.draw(st.integers(0, memory.inactive_anon_bytes))
     aged = replace(
@@ -563,5 +563,5 @@ def test_aging_when_safe_keeps_systemd_content(snapshot: Snapshot, data: st.Data
             inactive_anon_bytes=memory.inactive_anon_bytes - turned,
         ),
     )
-    assert predict.fit(aged, limits).systemd_ok
+    assert fitting.fit(aged, limits).systemd_ok
     assert saveable_bytes(aged) == saveable_bytes(snapshot)

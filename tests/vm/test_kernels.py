@@ -50,8 +50,13 @@ def test_commands_do_what_they_say(boot: Boot, suite: str) -> None:
     assert machine.guest.read("/proc/sys/vm/swappiness") == swappiness
     assert machine.guest.read(LRU_GEN) == lru_gen
 
-    cycle = machine.cycle("hibprep", "hibernate", "--json")
+    slab = machine.hibprep("reclaim", "max", "--type", "slab")
+    assert slab["steps"][0]["backend"] == "dropcaches"
+
+    how = ["--direct"] if suite == "backports" else []
+    cycle = machine.cycle("hibprep", "hibernate", *how, "--json")
     print(suite, cycle)
+    assert cycle.report["hibernation"]["how"] == ("direct" if how else "logind")
     assert cycle.report["hibernation"]["slept"]
     verified = workload.verify()
     assert verified["ok"], verified

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What there is to be had, by kind, and what keeps the rest in memory. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from hibprep import fitting, predict
+from hibprep.model import Limit, Limits, Snapshot, Target, TargetKind
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """What there is to be had, by kind, in bytes."""
+
+    dirty: int
+    cache: int
+    slab: int
+    anon: int
+    cold: int  # known now from the generations' ages; more may prove cold while the plan runs
+    budget: int  # of swap
+
+
+def supply_of(snapshot: Snapshot, target: Target, limits: Limits, notes: list[Limit]) -> Supply:
+    """What may be taken for `target`; whatever bounds it is added to `notes`."""
+    memory, scope = snapshot.memory, snapshot.scope
+    # Mapped file pages are running programs: only "as small as possible" asks for them too.
+    spared = 0 if target.kind is TargetKind.MIN else memory.mapped_bytes
+    cache = max(0, memory.file_lru_bytes - spared)
+    slab, anon = memory.slab_reclaimable_bytes, memory.anon_lru_bytes
+    dirty = memory.dirty_bytes + memory.writeback_bytes
+    if scope is not None:
+        spared = 0 if target.kind is TargetKind.MIN else scope.mapped_bytes
+        cache = min(cache, max(0, scope.file_bytes - spared))
+        anon, dirty = min(anon, scope.anon_bytes), min(dirty, scope.dirty_bytes)
+    if snapshot.protected_bytes:
+        notes.append(
+            Limit(
+                name="memory.min",
+                text="memory.min keeps part of memory from being reclaimed",
+                bytes=snapshot.protected_bytes,
+            )
+        )
+        # Which kind the protected memory is of is not known; the cheaper one is less missed.
+        cache_held = min(cache, snapshot.protected_bytes)
+        cache -= cache_held
+        anon = max(0, anon - (snapshot.protected_bytes - cache_held))
+    if snapshot.swap_barred_bytes:
+        notes.append(
+            Limit(
+                name="memory.swap.max",
+                text="some cgroups may not use swap; their anonymous memory stays",
+                bytes=snapshot.swap_barred_bytes,
+            )
+        )
+        anon = max(0, anon - snapshot.swap_barred_bytes)
+    budget = _swap_budget(snapshot, limits, anon, notes)
+    return Supply(
+        dirty=dirty,
+        cache=cache,
+        slab=slab,
+        anon=anon,
+        cold=min(anon, cold_bytes(snapshot, limits.cold_age_seconds)),
+        budget=budget,
+    )
+
+
+def _swap_budget(snapshot: Snapshot, limits: Limits, anon: int, notes: list[Limit]) -> int:
+    disks = [area for area in snapshot.swaps if not area.is_zram]
+    if not disks:
+        notes.append(
+            Limit(
+                name="no-swap",
+                text="there is no swap on a disk: anonymous memory cannot leave",
+                bytes=anon,
+            )
+        )
+        return 0
+    first_disk = max(area.priority for area in disks)
+    if any(
+        area.is_zram and area.free_bytes and area.priority >= first_disk for area in snapshot.swaps
+    ):
+        notes.append(
+            Limit(
+                name="zram",
+                text="zram comes before the disk: what is swapped out stays in memory, compressed, "
+                "and goes into the image; give the disk the higher priority to change that",
+                bytes=anon,
+            )
+        )
+        return 0
+    budget = fitting.swap_budget_bytes(snapshot, limits)
+    if budget < anon:
+        notes.append(
+            Limit(
+                name="swap-reserve",
+                text="the rest of the swap is kept for the image and for systemd's check",
+                bytes=budget,
+            )
+        )
+    return budget
+
+
+def cold_bytes(snapshot: Snapshot, min_age_seconds: float) -> int:
+    """Anonymous memory in generations whose pages are known to be idle for so long: the next
+    younger generation is at least that old (multigen_lru.rst; the two youngest do not count)."""
+    pages = 0
+    for entry in snapshot.generations:
+        for older, younger in pairwise(entry.generations[:-1]):
+            if younger.age_seconds >= min_age_seconds:
+                pages += older.anon_pages
+    return pages * snapshot.page_size
+
+
+def irreducible(snapshot: Snapshot, swap_budget: int) -> dict[str, int]:
+    """What no plan can free, by kind, in bytes; kinds that are 0 are left out."""
+    memory, page = snapshot.memory, snapshot.page_size
+    reserved = sum(zone.present_pages - zone.managed_pages for zone in snapshot.zones) * page
+    parts = {
+        "unevictable and mlocked": max(memory.unevictable_bytes, memory.mlocked_bytes),
+        "kernel objects (slab)": memory.slab_unreclaimable_bytes,
+        "kernel stacks": memory.kernel_stack_bytes,
+        "page tables": memory.page_tables_bytes,
+        "per-CPU areas": memory.percpu_bytes,
+        "huge pages": memory.hugetlb_bytes,
+        "kernel image and page structures": reserved,
+        "zram pool": snapshot.zram_used_bytes,
+        "zswap pool": memory.zswap_bytes,
+        "protected by memory.min": snapshot.protected_bytes,
+        "anonymous memory without room in swap": max(0, memory.anon_lru_bytes - swap_budget),
+    }
+    known = sum(parts.values())
+    now = predict.saveable_pages(snapshot) * page
+    lru = memory.file_lru_bytes + memory.slab_reclaimable_bytes
+    freeable = lru + min(memory.anon_lru_bytes, swap_budget)
+    parts["other kernel and driver memory"] = max(0, now - freeable - known)
+    return {name: value for name, value in parts.items() if value > 0}
