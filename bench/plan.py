@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.lab.paths import REPOSITORY, cache_root
-from tests.fakes.fakekernel import GIB, MIB, AnonSet, FakeCgroup, FakeMachine, FakeSwap
+from tests.fakes.machine import FakeMachine
+from tests.fakes.state import GIB, MIB, AnonSet, FakeCgroup, FakeSwap
 
 COLD_START = "hibprep plan, this machine"
 READ_AND_PLAN = "make_plan, the tree"

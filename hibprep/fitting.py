@@ -13,6 +13,8 @@ from hibprep import predict
 from hibprep.model import Fit, Limits, Snapshot, SwapArea
 
 SYSTEMD_RATIO = 0.98  # HIBERNATION_SWAP_THRESHOLD in systemd's src/shared/hibernate-util.c
+# What may go to swap stops short of the room that the image needs: programs go on allocating.
+ROOM_MARGIN = 0.97
 _MAP_ENTRIES = 511  # sectors that one swap_map_page holds beside the link to the next
 
 
@@ -213,7 +215,8 @@ def safe_to_swap(
     The kernel's fit only gets tighter with every byte. systemd's gets tighter while inactive memory
     goes and looser once active memory does, so its worst moment is when the inactive is gone.
     """
-    if not fit(snapshot, limits, swapped_bytes=amount_bytes, in_flight=in_flight).kernel_ok:
+    whole = fit(snapshot, limits, swapped_bytes=amount_bytes, in_flight=in_flight)
+    if not whole.kernel_ok or whole.kernel_needs_bytes > ROOM_MARGIN * whole.kernel_has_bytes:
         return False
     worst = fit(
         snapshot, limits, swapped_bytes=min(amount_bytes, snapshot.memory.inactive_anon_bytes)

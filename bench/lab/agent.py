@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import json
 import os
+import select
 import signal
 import subprocess
 import threading
@@ -26,6 +27,9 @@ PORT = "/dev/virtio-ports/org.hibprep.lab"
 CHUNK_BYTES = 1 << 20
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}
+
+_WATCH_SECONDS = 0.25
+_PORT_MILLISECONDS = 500  # a port that works is writable at once
 
 Message = dict[str, Any]
 
@@ -41,6 +45,11 @@ def _make_ordinary(pid: int) -> None:
     # from outside, because code between fork and exec is not safe in a program with threads.
     with contextlib.suppress(OSError):  # it may have ended already
         Path(f"/proc/{pid}/oom_score_adj").write_text("0")
+
+
+def _asleep_seconds() -> float:
+    """The time that this machine has been suspended or hibernated in all."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
 
 
 class Agent:
@@ -59,6 +68,7 @@ class Agent:
     def serve(self) -> None:
         """Read lines for ever; the far end may come and go."""
         self._open()
+        threading.Thread(target=self._watch, daemon=True).start()
         buffer = bytearray()
         while True:
             try:
@@ -75,6 +85,30 @@ class Agent:
                 line = bytes(buffer[:end])
                 del buffer[: end + 1]
                 self._line(line)
+
+    def _watch(self) -> None:
+        """After every hibernation, see to it that the port works.
+
+        Linux 7.3 restores virtio_console without telling the device that its ports are ready: no
+        byte goes through any more, until the driver is bound anew. Up to 7.2 there is no need.
+        """
+        asleep = _asleep_seconds()
+        while True:
+            time.sleep(_WATCH_SECONDS)
+            now = _asleep_seconds()
+            if now - asleep > _WATCH_SECONDS and not self._writable():
+                device = Path("/sys/class/virtio-ports", self._device(), "device").resolve().name
+                for verb in ("unbind", "bind"):
+                    Path("/sys/bus/virtio/drivers/virtio_console", verb).write_text(device)
+            asleep = now
+
+    def _writable(self) -> bool:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        return any(events & select.POLLOUT for _, events in poll.poll(_PORT_MILLISECONDS))
+
+    def _device(self) -> str:
+        return Path(self._port).resolve().name
 
     def _open(self) -> None:
         while True:

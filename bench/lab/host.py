@@ -13,8 +13,6 @@ from urllib.parse import urlsplit
 
 from bench.lab.errors import LabError
 
-FALLBACK_MIRROR = "http://deb.debian.org/debian"
-
 # command -> Debian package that brings it
 TOOLS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs"}
 
@@ -69,12 +67,15 @@ def apt_install(packages: list[str], say: Say) -> None:
 
 
 def mirror(sources: Path = Path("/etc/apt")) -> str:
-    """The Debian mirror this machine is set up with, else the public one."""
+    """The Debian mirror that this machine is set up with."""
     for uri in _uris(sources):
         parts = urlsplit(uri)
         if parts.scheme in {"http", "https", "file"} and parts.path.rstrip("/").endswith("/debian"):
             return uri.rstrip("/")
-    return FALLBACK_MIRROR
+    raise LabError(
+        f"no Debian mirror in {sources}/sources.list or {sources}/sources.list.d",
+        "the guests are built from the mirror that this machine uses: add one for Debian",
+    )
 
 
 def _uris(sources: Path) -> Iterator[str]:

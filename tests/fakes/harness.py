@@ -30,7 +30,8 @@ from hibprep.reclaim.node import Node
 from hibprep.reclaim.observe import Observer
 from hibprep.reclaim.pressure import PressureGauge
 from hibprep.reclaim.writeback import Writeback
-from tests.fakes.fakekernel import PAGE, FakeMachine, FakeRoot
+from tests.fakes.machine import FakeMachine, FakeRoot
+from tests.fakes.state import PAGE
 
 
 class FakeClock:

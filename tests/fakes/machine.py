@@ -77,6 +77,7 @@ class FakeMachine(ReclaimingMachine):
             target.write_text(reader() if reader else "")
 
     def add_file(self, path: str, reader: Reader | None, writer: Writer | None = None) -> None:
+        """One file more (or another in its place), and the directories above it."""
         if reader is not None:
             self.readers[path] = reader
         if writer is not None:
@@ -109,38 +110,19 @@ class FakeMachine(ReclaimingMachine):
         )
         add("/proc/sys/vm/drop_caches", None, partial(commands.write_drop_caches, self))
         add("/proc/sys/vm/laptop_mode", lambda: f"{self.laptop_mode}\n")
-        if self.numa:
-            self._list_ratio("min_unmapped_ratio")
-            self._list_ratio("min_slab_ratio")
         add("/sys/devices/system/cpu/online", lambda: f"0-{self.cpus - 1}\n")
         self._list_power()
         if self.psi:
             for resource in ("cpu", "io", "memory"):
                 add(f"/proc/pressure/{resource}", texts.psi(self, resource))
-        if self.lru_gen is not None:
-            add(
-                "/sys/kernel/mm/lru_gen/enabled",
-                lambda: "0x0007\n" if self.lru_gen else "0x0000\n",
-                partial(commands.write_lru_gen, self),
-            )
-            if self.debugfs:
-                add(
-                    "/sys/kernel/debug/lru_gen",
-                    partial(texts.generations, self),
-                    partial(commands.write_generations, self),
-                )
+        self._list_lru_gen()
         if self.zswap is not None:
             add(
                 "/sys/module/zswap/parameters/enabled",
                 lambda: "Y\n" if self.zswap else "N\n",
                 partial(commands.write_zswap, self),
             )
-        if self.numa and self.kernel >= (6, 17):
-            add(
-                "/sys/devices/system/node/node0/reclaim",
-                None,
-                partial(commands.write_node_reclaim, self),
-            )
+        self._list_node()
         for swap in self.swaps:
             self._list_swap(swap)
         for cgroup in self.by_path.values():
@@ -151,6 +133,33 @@ class FakeMachine(ReclaimingMachine):
         if self.cgroup_version == 1:
             add(f"{CGROUPS}/memory/memory.usage_in_bytes", lambda: f"{self.used_bytes}\n")
             add(f"{CGROUPS}/unified/cgroup.controllers", lambda: "\n")
+
+    def _list_lru_gen(self) -> None:
+        if self.lru_gen is None:
+            return
+        self.add_file(
+            "/sys/kernel/mm/lru_gen/enabled",
+            lambda: "0x0007\n" if self.lru_gen else "0x0000\n",
+            partial(commands.write_lru_gen, self),
+        )
+        if self.debugfs:
+            self.add_file(
+                "/sys/kernel/debug/lru_gen",
+                partial(texts.generations, self),
+                partial(commands.write_generations, self),
+            )
+
+    def _list_node(self) -> None:
+        if not self.numa:
+            return
+        self._list_ratio("min_unmapped_ratio")
+        self._list_ratio("min_slab_ratio")
+        if self.kernel >= (6, 17):
+            self.add_file(
+                "/sys/devices/system/node/node0/reclaim",
+                None,
+                partial(commands.write_node_reclaim, self),
+            )
 
     def _list_ratio(self, name: str) -> None:
         self.add_file(

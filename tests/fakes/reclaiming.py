@@ -218,7 +218,10 @@ class ReclaimingMachine(MachineState):
             area.used_bytes -= part
             size_bytes -= part
 
+    # --- generations ----------------------------------------------------------------------------
+
     def age(self, cgroup: FakeCgroup, sequence: int) -> None:
+        """A new youngest generation, when `sequence` is the youngest so far."""
         if sequence > cgroup.max_generation:
             raise failure(errno.EINVAL)
         if sequence < cgroup.max_generation:
@@ -236,6 +239,7 @@ class ReclaimingMachine(MachineState):
             anon.generation = max(anon.generation, cgroup.oldest_generation)
 
     def evict(self, cgroup: FakeCgroup, sequence: int, options: list[str]) -> None:
+        """Take what is no younger than `sequence`; the options are a swappiness and pages."""
         if sequence + 2 > cgroup.max_generation:
             raise failure(errno.EINVAL)
         word = options[0] if options else str(self.swappiness)

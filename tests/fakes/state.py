@@ -105,6 +105,8 @@ class FakeSwap:
 
 @dataclass
 class InFlight:
+    """Memory on its way to swap: resident until it is written."""
+
     due: float
     cgroup: FakeCgroup
     anon: AnonSet
@@ -113,7 +115,7 @@ class InFlight:
 
 @dataclass
 class MachineState:
-    """The whole machine. Sizes are rounded down to pages."""
+    """How the machine is built and what state it is in. Sizes are rounded down to pages."""
 
     total_bytes: int = 8 * GIB
     kernel: tuple[int, int] = (6, 12)
@@ -169,6 +171,8 @@ class MachineState:
             self._begin(self.by_path[path], number)
         for swap in self.swaps:
             swap.size_bytes, swap.used_bytes = whole(swap.size_bytes), whole(swap.used_bytes)
+        if self.free_bytes < 0:
+            raise ValueError(f"{-self.free_bytes} bytes more than there is memory")
 
     def _begin(self, cgroup: FakeCgroup, number: int) -> None:
         cgroup.memcg_id = number

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.abort import CannotMeasure, Filler, swap_is_on, temporary_swap
 from bench.lab.paths import cache_root
+from bench.load import CannotMeasure, Filler, swap_is_on, temporary_swap
 from hibprep.kernel.meminfo import read_meminfo
 from hibprep.kernel.root import KernelRoot
 

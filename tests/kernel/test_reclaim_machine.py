@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.abort import Done, Filler, make_cache, run, swapped_bytes
+from bench.load import Filler, make_cache, swapped_bytes
+from bench.stopping import Done, run
 from hibprep import prepare as engine
 from hibprep.config import Config
 from hibprep.kernel.meminfo import read_meminfo

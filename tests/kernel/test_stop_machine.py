@@ -16,17 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.abort import (
-    HOWS,
-    Call,
-    Filler,
-    in_kernel,
-    make_cache,
-    run,
-    seeded,
-    stop_once,
-    temporary_swap,
-)
+from bench.abort import HOWS, seeded
+from bench.load import Filler, make_cache, temporary_swap
+from bench.stopping import Call, in_kernel, run, stop_once
 from hibprep.kernel.meminfo import read_meminfo
 from hibprep.kernel.vmstat import read_vmstat
 from tests.kernel.conftest import JOURNALS, ROOT, journals, settings

@@ -12,7 +12,7 @@ from hibprep.check import CheckFacts, Finding, Severity, findings, gather, possi
 from hibprep.fitting import fit
 from hibprep.kernel.root import KernelRoot
 from hibprep.model import Cgroup, Limits, Snapshot
-from tests.fakes.fakekernel import FakeMachine
+from tests.fakes.machine import FakeMachine
 
 from .examples import DISK, FIT, GIB, MIB, POWER, SNAPSHOT, UNFIT, ZRAM
 

@@ -36,7 +36,8 @@ from hibprep.model import (
     Target,
     TargetKind,
 )
-from tests.fakes.fakekernel import FakeMachine, FakeSwap
+from tests.fakes.machine import FakeMachine
+from tests.fakes.state import FakeSwap
 
 from .examples import CAPABILITIES, GIB, PLAN, REPORT
 

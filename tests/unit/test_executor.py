@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from hibprep import fitting, predict
 from hibprep.model import Ending, Kind, Limits, Stage, Target, TargetKind
-from tests.fakes.fakekernel import GIB, MIB, AnonSet, FakeCgroup, FakeMachine, FakeSwap
 from tests.fakes.harness import Harness
+from tests.fakes.machine import FakeMachine
+from tests.fakes.state import GIB, MIB, AnonSet, FakeCgroup, FakeSwap
 
 RESUME = "254:16"
 

@@ -16,18 +16,10 @@ from hibprep.errors import KernelFileError
 from hibprep.kernel.lrugen import aging_command, eviction_command, read_generations
 from hibprep.kernel.snapshot import read_snapshot
 from hibprep.kernel.vmstat import read_vmstat
-from tests.fakes.fakekernel import (
-    CGROUPS,
-    GIB,
-    MIB,
-    PAGE,
-    AnonSet,
-    FakeCgroup,
-    FakeMachine,
-    FakeRoot,
-    FakeSwap,
-    random_machine,
-)
+from tests.fakes.machine import FakeMachine, FakeRoot
+from tests.fakes.random_machines import random_machine
+from tests.fakes.state import GIB, MIB, PAGE, AnonSet, FakeCgroup, FakeSwap
+from tests.fakes.texts import CGROUPS
 
 RECLAIM = f"{CGROUPS}/memory.reclaim"
 NODE = "/sys/devices/system/node/node0/reclaim"
@@ -180,6 +172,47 @@ def test_node_reclaim_does_nothing_for_anon_without_page_cache() -> None:
     assert answer(fake, NODE, "64M swappiness=max") == errno.EAGAIN
     assert fake.free_bytes == before
     assert answer(machine((6, 12)), NODE, "64M") == errno.ENOENT
+
+
+@pytest.mark.parametrize(
+    ("cache", "slab", "ratios", "expected"),
+    [
+        (0, 0, {}, errno.EAGAIN),
+        (10, 50, {}, errno.EAGAIN),  # not above: exactly 1 and 5 percent
+        (11, 50, {}, 0),
+        (10, 51, {}, 0),
+        (11, 50, {"min_unmapped_ratio": "2"}, errno.EAGAIN),
+        (1, 0, {"min_unmapped_ratio": "0"}, 0),
+        (0, 1, {"min_slab_ratio": "0"}, 0),
+        (0, 0, {"min_unmapped_ratio": "0", "min_slab_ratio": "0"}, errno.EAGAIN),
+    ],
+)
+def test_node_reclaim_wants_more_than_its_two_ratios(
+    cache: int, slab: int, ratios: dict[str, str], expected: int
+) -> None:
+    fake = machine(
+        total_bytes=1000 * MIB,
+        cgroups=[
+            FakeCgroup(
+                "/a", anon=[AnonSet(500 * MIB)], file_bytes=cache * MIB, slab_bytes=slab * MIB
+            )
+        ],
+    )
+    for name, value in ratios.items():
+        assert answer(fake, f"/proc/sys/vm/{name}", value) == 0
+        assert fake.read_file(f"/proc/sys/vm/{name}") == f"{value}\n"
+    before = fake.anon_bytes
+    assert answer(fake, NODE, "64M swappiness=max") == expected
+    assert before - fake.anon_bytes == (0 if expected else 64 * MIB)
+
+
+def test_the_two_ratios_are_percentages_and_there_with_numa_alone() -> None:
+    fake = machine()
+    assert fake.read_file("/proc/sys/vm/min_unmapped_ratio") == "1\n"
+    assert fake.read_file("/proc/sys/vm/min_slab_ratio") == "5\n"
+    for text in ("101", "-1", "x"):
+        assert answer(fake, "/proc/sys/vm/min_slab_ratio", text) == errno.EINVAL
+    assert answer(machine(numa=False), "/proc/sys/vm/min_slab_ratio", "0") == errno.ENOENT
 
 
 def test_aging_and_eviction_take_the_cold_alone() -> None:

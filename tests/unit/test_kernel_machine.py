@@ -16,7 +16,8 @@ from hibprep.kernel.psi import read_pressure, try_pressure
 from hibprep.kernel.root import KernelRoot
 from hibprep.kernel.snapshot import read_snapshot
 from hibprep.kernel.swaps import read_swaps
-from tests.fakes.fakekernel import GIB, MIB, AnonSet, FakeCgroup, FakeMachine, FakeRoot, FakeSwap
+from tests.fakes.machine import FakeMachine, FakeRoot
+from tests.fakes.state import GIB, MIB, AnonSet, FakeCgroup, FakeSwap
 
 
 def put(root: Path, files: dict[str, str]) -> KernelRoot:

@@ -111,12 +111,6 @@ def test_a_wheel_without_commands_is_refused(tmp_path: Path) -> None:
             ),
             "https://mirror.test/debian",
         ),
-        (
-            "sources.list.d/off.sources",
-            "Enabled: no\nTypes: deb\nURIs: http://no.test/debian\n",
-            host.FALLBACK_MIRROR,
-        ),
-        ("sources.list", "deb http://other.test/ubuntu noble main\n", host.FALLBACK_MIRROR),
     ],
 )
 def test_the_mirror_is_the_machines_own(
@@ -126,3 +120,21 @@ def test_the_mirror_is_the_machines_own(
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     assert host.mirror(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "sources.list.d/off.sources",
+            "Enabled: no\nTypes: deb\nURIs: http://no.test/debian\n",
+        ),
+        ("sources.list", "deb http://other.test/ubuntu noble main\n"),
+    ],
+)
+def test_without_a_debian_mirror_it_says_so(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    with pytest.raises(LabError, match="no Debian mirror"):
+        host.mirror(tmp_path)

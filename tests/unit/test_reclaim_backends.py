@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -29,16 +30,10 @@ from hibprep.model import (
 from hibprep.reclaim.base import Backend, Budget, Outcome, Status
 from hibprep.reclaim.madvise import Madvise
 from hibprep.reclaim.memcg import SWAPPINESS_FILE
-from tests.fakes.fakekernel import (
-    GIB,
-    MIB,
-    PAGE,
-    AnonSet,
-    FakeCgroup,
-    FakeMachine,
-    FakeSwap,
-)
+from tests.fakes.commands import write_node_reclaim
 from tests.fakes.harness import FakeWorker, Harness
+from tests.fakes.machine import FakeMachine
+from tests.fakes.state import GIB, MIB, PAGE, AnonSet, FakeCgroup, FakeSwap
 
 RECLAIM = "/sys/fs/cgroup/memory.reclaim"
 GENERATIONS = "/sys/kernel/debug/lru_gen"
@@ -247,7 +242,7 @@ def test_memcg_understands_the_answer(number: int, status: Status) -> None:
         def refuse(_: str) -> None:
             raise OSError(number, os.strerror(number))
 
-        harness.machine._writers[path] = refuse
+        harness.machine.writers[path] = refuse
 
     harness.worker.before_write = answer
     outcome = chunk(harness, BackendName.MEMCG, step(Kind.ANON))
@@ -508,7 +503,7 @@ def test_lrugen_does_not_wait_for_a_list_that_cannot_be_aged() -> None:
     def refuse(_: str) -> None:
         raise OSError(errno.EINVAL, "no")
 
-    fake._writers[GENERATIONS] = refuse
+    fake.writers[GENERATIONS] = refuse
     outcome = finish(harness, harness.backends[BackendName.LRUGEN], step(Kind.ANON, age=10.0))
     assert outcome.status is Status.EXHAUSTED
 
@@ -549,41 +544,14 @@ def test_lrugen_knows_no_other_kinds(kind: Kind) -> None:
 # --- node ---------------------------------------------------------------------------------------
 
 
-class NodeMachine(FakeMachine):
-    """With the two settings that node reclaim's trap depends on, in percent of the node."""
-
-    ratios: dict[str, str]
-
-    def _list_files(self) -> None:
-        super()._list_files()
-        self.ratios = {"min_unmapped_ratio": "1", "min_slab_ratio": "5"}
-        for name in self.ratios:
-            self._list_ratio(name)
-
-    def _list_ratio(self, name: str) -> None:
-        def read() -> str:
-            return f"{self.ratios[name]}\n"
-
-        def write(text: str) -> None:
-            self.ratios[name] = text.strip()
-
-        self._file(f"/proc/sys/vm/{name}", read, write)
-
-    def _write_node_reclaim(self, text: str) -> None:
-        if any(int(value) for value in self.ratios.values()):
-            super()._write_node_reclaim(text)
-        else:
-            self._write_reclaim("/", text)
-
-
-def anon_only() -> NodeMachine:
-    """No page cache and no slab to speak of, and no cgroup v2 memory."""
-    return NodeMachine(
+def anon_only() -> FakeMachine:
+    """No page cache, no slab to speak of (none at all there never is), and no cgroup v2 memory."""
+    return FakeMachine(
         total_bytes=4 * GIB,
         kernel=(6, 18),
         cgroup_version=1,
         lru_gen=None,
-        cgroups=[FakeCgroup(APP, anon=[AnonSet(GIB, idle_seconds=900)])],
+        cgroups=[FakeCgroup(APP, anon=[AnonSet(GIB, idle_seconds=900)], slab_bytes=MIB)],
         swaps=[FakeSwap("/dev/vdb", 8 * GIB, device="254:16")],
         resume_device="254:16",
     )
@@ -626,7 +594,7 @@ def test_node_says_the_kind(kind: Kind, text: str) -> None:
 
 def test_node_takes_turns() -> None:
     fake = machine((6, 18))
-    fake._file("/sys/devices/system/node/node1/reclaim", None, fake._write_node_reclaim)
+    fake.add_file("/sys/devices/system/node/node1/reclaim", None, partial(write_node_reclaim, fake))
     harness = Harness(fake)
     for _ in range(3):
         chunk(harness, BackendName.NODE, step(Kind.FILE), amount_bytes=MIB)
@@ -747,7 +715,7 @@ def test_madvise_of_many_small_ranges_stays_within_what_one_call_takes() -> None
         )
 
     for pid in (1000, 1001):
-        harness.machine._readers[f"/proc/{pid}/maps"] = maps
+        harness.machine.readers[f"/proc/{pid}/maps"] = maps
     calls: list[int] = []
     pageout = harness.machine.pageout
 
