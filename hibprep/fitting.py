@@ -85,7 +85,9 @@ def fit(
     left = 0 if in_flight else _on_disks(snapshot, placed)
     saveable = (now if saveable_bytes is None else saveable_bytes) - left
     shrink = predict.shrink_pages(snapshot, max(0, saveable) // page) * page
-    cache = memory.file_lru_bytes + memory.slab_reclaimable_bytes
+    # What is in the swap cache has its slots already: shrinking that needs no more of them.
+    cached = memory.swap_cached_bytes + (moved if in_flight else 0)
+    cache = memory.file_lru_bytes + memory.slab_reclaimable_bytes + cached
     # The kernel's own shrinking takes what the cache does not give from anon, to the same areas.
     own = swapped_by_area(snapshot.swaps, moved + max(0, shrink - cache))
     own_on_resume = own.get(area.path, 0) - placed.get(area.path, 0)
