@@ -85,10 +85,10 @@ def fit(
     left = 0 if in_flight else _on_disks(snapshot, placed)
     saveable = (now if saveable_bytes is None else saveable_bytes) - left
     shrink = predict.shrink_pages(snapshot, max(0, saveable) // page) * page
-    # What is in the swap cache has its slots already: shrinking that needs no more of them.
-    cached = memory.swap_cached_bytes + (moved if in_flight else 0)
-    cache = memory.file_lru_bytes + memory.slab_reclaimable_bytes + cached
+    cache = memory.file_lru_bytes + memory.slab_reclaimable_bytes
     # The kernel's own shrinking takes what the cache does not give from anon, to the same areas.
+    # What is in the swap cache is not credited, although it has its slots already: the kernel
+    # shrinks past its target (by a tenth of it, seen on 6.12) and needs that room for the rest.
     own = swapped_by_area(snapshot.swaps, moved + max(0, shrink - cache))
     own_on_resume = own.get(area.path, 0) - placed.get(area.path, 0)
     needs = image_needs_bytes(max(0, saveable - shrink), limits.swap_reserve_ratio) + own_on_resume

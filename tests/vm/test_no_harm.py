@@ -64,7 +64,9 @@ def test_preparing_leaves_it_accepted(boot: Boot) -> None:
     assert before["ok"], before
     report = machine.hibprep("prepare", "--target", "min", codes=(0, 3))
     print(report["reason"], report["limits"], report["fit_after"])
-    assert report["freed"]["swapped_out_bytes"] > 50 * MIB
+    # something went, then the rule said stop: there was memory left to take
+    assert report["freed"]["swapped_out_bytes"] > 0
+    assert report["ending"] == "limit", report["reason"]
     assert report["fit_after"]["ok"], report["fit_after"]
     cycle = machine.cycle()
     print(cycle)
