@@ -15,6 +15,10 @@ from hibprep.model import Fit, Limits, Snapshot, SwapArea
 SYSTEMD_RATIO = 0.98  # HIBERNATION_SWAP_THRESHOLD in systemd's src/shared/hibernate-util.c
 # What may go to swap stops short of the room that the image needs: programs go on allocating.
 ROOM_MARGIN = 0.97
+# The kernel's own shrinking takes more slots than it frees memory: it goes past its target, and
+# what it wrote is still in the swap cache, and so in the image as well. (Seen on 6.12: some 730 MB
+# of slots for 500 MB, and a write that ended with ENOSPC.)
+SLOTS_PER_SHRUNK = 1.5
 _MAP_ENTRIES = 511  # sectors that one swap_map_page holds beside the link to the next
 
 
@@ -87,9 +91,8 @@ def fit(
     shrink = predict.shrink_pages(snapshot, max(0, saveable) // page) * page
     cache = memory.file_lru_bytes + memory.slab_reclaimable_bytes
     # The kernel's own shrinking takes what the cache does not give from anon, to the same areas.
-    # What is in the swap cache is not credited, although it has its slots already: the kernel
-    # shrinks past its target (by a tenth of it, seen on 6.12) and needs that room for the rest.
-    own = swapped_by_area(snapshot.swaps, moved + max(0, shrink - cache))
+    shrunk = round(max(0, shrink - cache) * SLOTS_PER_SHRUNK)
+    own = swapped_by_area(snapshot.swaps, moved + shrunk)
     own_on_resume = own.get(area.path, 0) - placed.get(area.path, 0)
     needs = image_needs_bytes(max(0, saveable - shrink), limits.swap_reserve_ratio) + own_on_resume
 
@@ -177,7 +180,12 @@ def swap_budget_bytes(snapshot: Snapshot, limits: Limits) -> int:
         return ceiling
     low, high = min(swap_ahead_bytes(snapshot), ceiling), ceiling
     if not safe_to_swap(snapshot, limits, low):
-        return low  # refused already, or about to be: only what does not touch the resume device
+        # Refused already: what can be gained is to leave the kernel nothing to shrink, since it
+        # takes more room for that than we do. Where even this is not enough, hands off.
+        cure = min(ceiling, max(low, _left_to_shrink_bytes(snapshot)))
+        if not safe_to_swap(snapshot, limits, cure):
+            return low
+        low = cure
     while low < high:
         middle = (low + high + 1) // 2
         if safe_to_swap(snapshot, limits, middle):
@@ -185,6 +193,19 @@ def swap_budget_bytes(snapshot: Snapshot, limits: Limits) -> int:
         else:
             high = middle - 1
     return low
+
+
+def _left_to_shrink_bytes(snapshot: Snapshot) -> int:
+    """What the kernel's own shrinking would have to take from anonymous memory, and a little."""
+    memory = snapshot.memory
+    shrink = predict.shrink_pages(snapshot) * snapshot.page_size
+    cache = memory.file_lru_bytes + memory.slab_reclaimable_bytes
+    return max(0, shrink - cache) + memory.total_bytes // 100
+
+
+def accepted(snapshot: Snapshot, limits: Limits) -> bool:
+    """Whether both would accept now, with the margin."""
+    return safe_to_swap(snapshot, limits, 0)
 
 
 def safe_to_age(snapshot: Snapshot, limits: Limits) -> bool:

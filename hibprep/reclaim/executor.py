@@ -227,6 +227,9 @@ class Executor:
             if fitting.safe_to_swap(snapshot, self._limits, 2 * amount, in_flight=True):
                 return amount
             amount //= 2
+        if not fitting.accepted(snapshot, self._limits):
+            # There is nothing to harm, and perhaps something to cure.
+            return min(state.chunk_bytes, fitting.swap_budget_bytes(snapshot, self._limits))
         ahead = fitting.swap_ahead_bytes(snapshot)
         return min(state.chunk_bytes, ahead // 2) if ahead > 64 * snapshot.page_size else 0
 

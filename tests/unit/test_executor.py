@@ -181,10 +181,10 @@ def test_pressure_of_others_slows_it_down() -> None:
 
 
 def test_small_swap_with_much_inactive_memory_stays_accepted() -> None:
-    """4 GiB of memory, most of it inactive, and a swap that cannot take it all: in LRU order
+    """Much anonymous memory, half of it inactive, and a swap that cannot take it all: in LRU order
     systemd would come to refuse (sleep path of systemd: Active(anon) against what is free)."""
     fake = FakeMachine(
-        total_bytes=4 * GIB,
+        total_bytes=8 * GIB,
         lru_gen=False,
         cgroups=[
             FakeCgroup(

@@ -380,8 +380,25 @@ def test_memory_that_may_not_be_swapped_stays() -> None:
     assert next(each.bytes for each in plan.limits if each.name == "memory.swap.max") == GIB
 
 
+def tight() -> Snapshot:
+    """The kernel would accept, and systemd would not if all anonymous memory were active."""
+    return machine(
+        swaps=(replace(DISK, size_bytes=4352 * MIB),),
+        power=Power(available=True, image_size_bytes=3584 * MIB, resume_device="254:16"),
+    )
+
+
+def test_what_would_be_refused_is_cured_by_leaving_the_kernel_nothing_to_shrink() -> None:
+    """The kernel's own shrinking would take the slots that the image then lacks."""
+    small = machine(swaps=(replace(DISK, size_bytes=4352 * MIB),))
+    assert not fitting.fit(small, Limits()).ok
+    budget = fitting.swap_budget_bytes(small, Limits())
+    assert budget > 0
+    assert fitting.fit(small, Limits(), swapped_bytes=budget).ok
+
+
 def test_memory_is_not_aged_where_systemd_might_refuse_for_it() -> None:
-    snapshot = machine(swaps=(replace(DISK, size_bytes=4 * GIB),))
+    snapshot = tight()
     assert not fitting.safe_to_age(snapshot, Limits())
     plan = make(snapshot)
     assert Stage.COLD_ANON not in amounts(plan)
@@ -389,7 +406,7 @@ def test_memory_is_not_aged_where_systemd_might_refuse_for_it() -> None:
 
 
 def test_nor_by_the_stage_that_takes_the_rest() -> None:
-    snapshot = machine(swaps=(replace(DISK, size_bytes=4 * GIB),))
+    snapshot = tight()
     plan = make(snapshot, found=able(BackendName.LRUGEN))
     assert not plan.steps
     assert "aging" in next(each.text for each in plan.limits if each.name == "stage-anon")
@@ -549,7 +566,7 @@ def test_the_age_of_kernel_objects_is_not_known() -> None:
 
 @pytest.mark.parametrize("age", [0.0, 60.0])
 def test_an_amount_is_no_reason_to_age_where_systemd_might_refuse_for_it(age: float) -> None:
-    snapshot = machine(swaps=(replace(DISK, size_bytes=4 * GIB),))
+    snapshot = tight()
     (plan,) = reclaim(snapshot, Kind.ANON, age=age, backend=BackendName.LRUGEN)
     assert plan.steps == ()
     assert any("aging" in limit.text for limit in plan.limits)

@@ -8,7 +8,7 @@ import pytest
 from bench.lab import HibernationRefused, Workload
 from tests.vm.conftest import GIB, MIB, Boot, Booted
 
-SWAP = 1000 * MIB
+SWAP = 700 * MIB
 AGE = """
 import re, time
 def lists():
@@ -37,8 +37,10 @@ for _ in range(3):
 
 def filled(boot: Boot) -> tuple[Booted, Workload]:
     machine = boot("trixie", memory_bytes=2 * GIB, swap_bytes=SWAP)
-    workload = Workload(machine.guest, cold_bytes=700 * MIB, warm_bytes=320 * MIB)
+    workload = Workload(machine.guest, cold_bytes=450 * MIB, warm_bytes=250 * MIB)
     workload.start()
+    # the kernel has room for all of it, and so no shrinking of its own
+    machine.setting("/sys/power/image_size", str(1500 * MIB))
     machine.guest.run(["python3", "-c", AGE], timeout=120, check=True)
     return machine, workload
 
@@ -49,7 +51,7 @@ def test_plain_reclaim_makes_hibernation_refused(boot: Boot) -> None:
     fit = machine.hibprep("plan")["fit_before"]
     assert fit["systemd_ok"], fit
     machine.guest.run(
-        ["sh", "-c", "echo '750M swappiness=200' > /sys/fs/cgroup/memory.reclaim"], timeout=120
+        ["sh", "-c", "echo '500M swappiness=200' > /sys/fs/cgroup/memory.reclaim"], timeout=120
     )
     print(machine.guest.read("/proc/meminfo")[:600], machine.guest.read("/proc/swaps"))
     assert not machine.hibprep("plan")["fit_before"]["systemd_ok"]
