@@ -84,6 +84,9 @@ def hibernate(
     # This process does not end before the image is written: none of its memory comes free.
     snapshot = replace(read_snapshot(machine.root, machine.tree), own_bytes=0)
     hold = hold_image_size(snapshot, limits)
+    if stop.requested() and not stop.timed_out:
+        # Asked to stop after the last chunk: nobody who pressed Ctrl-C wants the machine off now.
+        return keep(machine, replace(report, ending=Ending.INTERRUPTED, reason=stop.reason))
     with RunLock(machine.root):
         journal = KnobJournal(machine.root)
         try:
@@ -123,6 +126,7 @@ def _learn(machine: Machine, report: Report, shrink_bytes: int) -> Report:
         **report.hibernation,
         "allocated_bytes": log.allocated_bytes,
         "allocate_seconds": log.allocate_seconds,
+        "until_copy_seconds": round(log.until_copy_seconds, 2),
     }
     if shrink_bytes == 0 and log.allocate_seconds > 0 and log.allocated_bytes > 0:
         speed = log.allocated_bytes / log.allocate_seconds

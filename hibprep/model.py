@@ -437,7 +437,6 @@ class Ending(StrEnum):
     EXHAUSTED = "exhausted"  # nothing moves any more
     LIMIT = "limit"  # a safety rule said no
     DEADLINE = "deadline"
-    PRESSURE = "pressure"
     INTERRUPTED = "interrupted"
     UNAVAILABLE = "unavailable"
     FAILED = "failed"

@@ -319,6 +319,8 @@ def exit_code(report: Report) -> ExitCode:
         return ExitCode.INTERRUPTED
     if report.ending is Ending.UNAVAILABLE:
         return ExitCode.IMPOSSIBLE
+    if report.ending is Ending.FAILED:  # a hibernation that did not come about, for one
+        return ExitCode.PARTLY
     if report.ending is Ending.DONE or (report.goal_bytes > 0 and report.goal_reached):
         return ExitCode.DONE
     return ExitCode.PARTLY

@@ -296,6 +296,7 @@ MISSED = replace(REPORT, after=REPORT.before)
         (replace(MISSED, ending=Ending.DEADLINE), ExitCode.PARTLY),
         (replace(MISSED, ending=Ending.LIMIT), ExitCode.PARTLY),
         (replace(MISSED, ending=Ending.FAILED), ExitCode.PARTLY),
+        (replace(REPORT, ending=Ending.FAILED), ExitCode.PARTLY),  # prepared, and did not sleep
         (replace(MISSED, ending=Ending.UNAVAILABLE), ExitCode.IMPOSSIBLE),
         (replace(REPORT, ending=Ending.INTERRUPTED), ExitCode.INTERRUPTED),
         (replace(MISSED, ending=Ending.EXHAUSTED), ExitCode.PARTLY),
