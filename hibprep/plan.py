@@ -171,6 +171,15 @@ def _steps(
         if backend is None:
             continue
         unbound = stage is Stage.SYNC or (stage is Stage.COLD_ANON and takes_all_cold)
+        if stage is Stage.CACHE and backend is BackendName.DROPCACHES:
+            notes.append(
+                Limit(
+                    name="drop_caches",
+                    text="drop_caches takes the whole clean cache, also past the target: this "
+                    "kernel has no way to say how much",
+                    bytes=supply.cache,
+                )
+            )
         steps.append(
             Step(
                 stage=stage,
