@@ -88,8 +88,10 @@ def fit(
     # What goes to zram stays in memory, compressed where it can be.
     left = 0 if in_flight else _on_disks(snapshot, placed)
     saveable = (now if saveable_bytes is None else saveable_bytes) - left
-    shrink = predict.shrink_pages(snapshot, max(0, saveable) // page) * page
     cache = memory.file_lru_bytes + memory.slab_reclaimable_bytes
+    # What has left already cannot be shrunk again, whatever is asked for.
+    there = cache + max(0, memory.anon_lru_bytes - moved)
+    shrink = min(there, predict.shrink_pages(snapshot, max(0, saveable) // page) * page)
     # The kernel's own shrinking takes what the cache does not give from anon, to the same areas.
     shrunk = round(max(0, shrink - cache) * SLOTS_PER_SHRUNK)
     own = swapped_by_area(snapshot.swaps, moved + shrunk)
