@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+from hypothesis import settings
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,5 +39,9 @@ class Skipped:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # CI tries the same examples every time: it judges a change. Runs by hand go on exploring.
+    settings.register_profile("ci", derandomize=True)
+    if os.environ.get("CI"):
+        settings.load_profile("ci")
     if config.getoption("--must"):
         config.pluginmanager.register(Skipped(), "must-run")
