@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Results files: JSON lines. The first says how it was measured, each other one is a sample.
+
+A line is written whole and flushed as soon as its cycle has ended, so that a run that is broken
+off goes on where it was; a line that was cut in the middle is dropped when it goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from bench.experiment.parameters import Parameters, SwapKind
+from bench.experiment.sample import Arrangement, Condition, Sample, WorkloadKind
+
+FORMAT = 1
+
+
+class ResultsError(Exception):
+    """A results file that cannot be used, with its name and line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What hibprep in the guest is told of this machine's speed (see `calibrate`)."""
+
+    fixed_seconds: float
+    bytes_per_second: float
+    idle_seconds: float
+    fuller_seconds: float
+    idle_pages: int
+    fuller_pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """One results file. ``machine`` is what it was measured on: names to words."""
+
+    parameters: Parameters
+    machine: Mapping[str, str] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    samples: tuple[Sample, ...] = ()
+
+
+def header_line(parameters: Parameters, machine: Mapping[str, str]) -> str:
+    """The first line of a results file."""
+    return json.dumps(
+        {
+            "kind": "header",
+            "format": FORMAT,
+            "machine": dict(machine),
+            "parameters": asdict(parameters),
+        }
+    )
+
+
+def calibration_line(calibration: Calibration) -> str:
+    """The line of a calibration."""
+    return json.dumps({"kind": "calibration", **asdict(calibration)})
+
+
+def sample_line(sample: Sample) -> str:
+    """The line of a sample; what was not measured is null."""
+    return json.dumps({"kind": "sample", **asdict(sample)})
+
+
+def parse(text: str, name: str = "results") -> Results:
+    """Read a results file; ResultsError with the line that is not one of ours."""
+    lines = text.splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()  # cut when the process that wrote it was killed
+    if not lines:
+        raise ResultsError(f"{name}: empty")
+    parameters: Parameters | None = None
+    machine: dict[str, str] = {}
+    calibration: Calibration | None = None
+    samples: list[Sample] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            values: dict[str, Any] = json.loads(line)
+            kind = values.pop("kind")
+            if kind == "header":
+                if values["format"] != FORMAT:
+                    raise ResultsError(f"{name}:{number}: format {values['format']}, not {FORMAT}")
+                parameters, machine = _parameters(values["parameters"]), values["machine"]
+            elif kind == "calibration":
+                calibration = Calibration(**values)
+            elif kind == "sample":
+                samples.append(_sample(values))
+            else:
+                raise ResultsError(f"{name}:{number}: no kind of line: {kind!r}")
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ResultsError(f"{name}:{number}: {error}") from error
+    if parameters is None:
+        raise ResultsError(f"{name}:1: the header is missing")
+    return Results(parameters, machine, calibration, tuple(samples))
+
+
+def load(path: Path) -> Results:
+    """Read a results file from disk."""
+    try:
+        return parse(path.read_text(), str(path))
+    except OSError as error:
+        raise ResultsError(f"{path}: {error.strerror}") from error
+
+
+def valid(results: Results) -> list[Sample]:
+    """The samples that count: hibprep's only of the code that was measured last."""
+    codes = [each.code for each in results.samples if each.condition is Condition.HIBPREP]
+    return [
+        each
+        for each in results.samples
+        if each.condition is not Condition.HIBPREP or each.code == codes[-1]
+    ]
+
+
+def _parameters(values: Mapping[str, Any]) -> Parameters:
+    listed: dict[str, Any] = {
+        "conditions": Condition,
+        "workloads": WorkloadKind,
+        "arrangements": Arrangement,
+        "image_sizes": str,
+        "warm_ratios": float,
+    }
+    found = dict(values)
+    for key, make in listed.items():
+        items: Iterable[Any] = found[key]
+        found[key] = tuple(make(item) for item in items)
+    found["swap"] = SwapKind(found["swap"])
+    return Parameters(**found)
+
+
+def _sample(values: Mapping[str, Any]) -> Sample:
+    hints = get_type_hints(Sample)
+    enums = {each.name: hints[each.name] for each in fields(Sample)}
+    found = {
+        key: enums[key](value) if enums.get(key) in (Condition, WorkloadKind, Arrangement) else value
+        for key, value in values.items()
+    }
+    return Sample(**found)
