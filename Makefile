@@ -57,10 +57,9 @@ format: $(VENV)/.dev ## put the code into ruff's format
 vm: $(VENV)/.dev ## the whole matrix of guests; takes an hour or more where they are emulated
 	$(BIN)/python -m pytest -m vm --must -rA tests/vm
 
-bench: $(VENV)/.dev ## measure; asserts nothing
-	$(BIN)/python -m bench plan
-	$(BIN)/python -m bench abort
-	$(BIN)/python -m bench throughput
+bench: $(VENV)/.dev ## the experiment's quick form, in a guest of 1 GiB; asserts nothing
+	$(BIN)/python -m bench hibernate --memory 1G --settle 10 --runs 1 --image-size default \
+		--condition idle,vanilla,hibprep --again --output $(CACHE)/bench/quick.jsonl
 
 clean: ## take away the environment and what building left; the cache of images stays
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

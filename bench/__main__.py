@@ -11,8 +11,14 @@ import click
 COMMANDS = {
     "lab": ("bench.lab.cli", "lab", "Debian guests under QEMU that really hibernate and resume."),
     "plan": ("bench.plan", "plan", "How quick `hibprep plan` is."),
+    "hibernate": ("bench.experiment.cli", "hibernate", "The reference experiment, in guests."),
     "abort": ("bench.abort", "abort", "How soon a running `prepare` ends when it is told to."),
     "throughput": ("bench.throughput", "throughput", "How fast anonymous memory goes to swap."),
+    "interference": ("bench.interference", "interference", "What it costs other programs."),
+    "report": ("bench.report.publish", "report_command", "A page of results, with pictures."),
+    "compare": ("bench.report.cli", "compare_command", "Two results files, with intervals."),
+    "table": ("bench.report.cli", "table_command", "The reference's figures and ours."),
+    "footprint": ("bench.footprint", "footprint", "What hibprep itself takes."),
 }
 
 

@@ -9,7 +9,6 @@ measured is kept line by line and not measured again, so that it can be broken o
 
 from __future__ import annotations
 
-import hashlib
 import json
 import signal
 import sys
@@ -26,7 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.lab import Guest, LabError, Workload, build, build_wheel
-from bench.lab.paths import REPOSITORY, cache_root
+from bench.lab.paths import cache_root
+from bench.lab.wheel import code_key
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -97,18 +97,9 @@ class Sample:
 # --- what is kept, and what is still to be done ---------------------------------------------------
 
 
-def source_key(folder: Path) -> str:
-    """Of the code that is measured: samples of other code are not mixed with its own."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        digest.update(path.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]
-
-
 def samples_file(kernel_release: str) -> Path:
     """Where the samples of this code on this kernel are kept."""
-    name = f"{kernel_release}-{source_key(REPOSITORY / 'hibprep')}.jsonl"
+    name = f"{kernel_release}-{code_key()}.jsonl"
     return cache_root() / "throughput" / name
 
 

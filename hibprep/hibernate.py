@@ -9,6 +9,7 @@ one the kernel allocates and clears most of memory to force a shrinking that has
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from hibprep import fitting, predict, rates
@@ -59,10 +60,12 @@ def hibernate(
     stop: Stop,
     timeout_seconds: float | None = None,
     progress: Tell = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Report:
     """Prepare for `target`, hibernate, and report after the resume.
 
-    `direct` writes to /sys/power/state in the place of asking logind. Raises NotPossibleError when
+    `direct` writes to /sys/power/state in the place of asking logind. `announce` is called with
+    one line when the preparation is over and the sleep is asked for. Raises NotPossibleError when
     hibernation is refused before it begins; a preparation that was interrupted does not hibernate.
     """
     power = read_snapshot(machine.root, machine.tree).power
@@ -92,6 +95,8 @@ def hibernate(
         try:
             if hold.value_bytes:
                 journal.set(IMAGE_SIZE, str(hold.value_bytes), hold.reason)
+            if announce is not None:
+                announce(f"hibernating; image_size: {hold.reason}")
             facts = _sleep(machine, direct=direct)
         except HibprepError as error:
             keep(machine, replace(report, ending=Ending.FAILED, reason=str(error)))

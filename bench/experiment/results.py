@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -17,6 +17,7 @@ from bench.experiment.parameters import Parameters, SwapKind
 from bench.experiment.sample import Arrangement, Condition, Sample, WorkloadKind
 
 FORMAT = 1
+_ENUMS = (Condition, WorkloadKind, Arrangement)
 
 
 class ResultsError(Exception):
@@ -37,10 +38,15 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """One results file. ``machine`` is what it was measured on: names to words."""
+    """One results file. ``machine`` is what it was measured on: names to words.
+
+    A run that went on in the same file with other conditions or workloads has written a header of
+    its own: ``parameters`` is the last of them, ``plans`` are all.
+    """
 
     parameters: Parameters
     machine: Mapping[str, str] = field(default_factory=dict)
+    plans: tuple[Parameters, ...] = ()
     calibration: Calibration | None = None
     samples: tuple[Sample, ...] = ()
 
@@ -74,7 +80,7 @@ def parse(text: str, name: str = "results") -> Results:
         lines.pop()  # cut when the process that wrote it was killed
     if not lines:
         raise ResultsError(f"{name}: empty")
-    parameters: Parameters | None = None
+    plans: list[Parameters] = []
     machine: dict[str, str] = {}
     calibration: Calibration | None = None
     samples: list[Sample] = []
@@ -85,7 +91,8 @@ def parse(text: str, name: str = "results") -> Results:
             if kind == "header":
                 if values["format"] != FORMAT:
                     raise ResultsError(f"{name}:{number}: format {values['format']}, not {FORMAT}")
-                parameters, machine = _parameters(values["parameters"]), values["machine"]
+                plans.append(_parameters(values["parameters"]))
+                machine = values["machine"]
             elif kind == "calibration":
                 calibration = Calibration(**values)
             elif kind == "sample":
@@ -94,9 +101,9 @@ def parse(text: str, name: str = "results") -> Results:
                 raise ResultsError(f"{name}:{number}: no kind of line: {kind!r}")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ResultsError(f"{name}:{number}: {error}") from error
-    if parameters is None:
+    if not plans:
         raise ResultsError(f"{name}:1: the header is missing")
-    return Results(parameters, machine, calibration, tuple(samples))
+    return Results(plans[-1], machine, tuple(plans), calibration, tuple(samples))
 
 
 def load(path: Path) -> Results:
@@ -135,9 +142,9 @@ def _parameters(values: Mapping[str, Any]) -> Parameters:
 
 def _sample(values: Mapping[str, Any]) -> Sample:
     hints = get_type_hints(Sample)
-    enums = {each.name: hints[each.name] for each in fields(Sample)}
-    found = {
-        key: enums[key](value) if enums.get(key) in (Condition, WorkloadKind, Arrangement) else value
-        for key, value in values.items()
-    }
-    return Sample(**found)
+    enums = {name: kind for name, kind in hints.items() if kind in _ENUMS}
+    return Sample(**{key: enums.get(key, _as_is)(value) for key, value in values.items()})
+
+
+def _as_is(value: object) -> object:
+    return value

@@ -21,7 +21,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 PORT = "/dev/virtio-ports/org.hibprep.lab"
 CHUNK_BYTES = 1 << 20
@@ -163,6 +163,12 @@ class Agent:
             self._running.discard(tag)
         return reply
 
+    def _tell_lines(self, tag: str, stream: IO[bytes], kept: list[bytes]) -> None:
+        with stream:
+            for line in stream:
+                kept.append(line)
+                self._send({"tag": tag, "said": line.decode(errors="replace").rstrip("\n")})
+
     def _run(self, message: Message) -> Message:
         process = subprocess.Popen(
             message["argv"],
@@ -176,12 +182,24 @@ class Agent:
         _make_ordinary(process.pid)
         late = False
         given = base64.b64decode(message.get("input", ""))
+        # With "follow", lines are told as they come: the host has the only clock that counts.
+        kept: list[bytes] = []
+        follower = None
+        if message.get("follow") and process.stderr is not None:
+            follower = threading.Thread(
+                target=self._tell_lines, args=(message["tag"], process.stderr, kept), daemon=True
+            )
+            process.stderr = None  # communicate() is to leave it to the thread
+            follower.start()
         try:
             stdout, stderr = process.communicate(given, timeout=message["timeout"])
         except subprocess.TimeoutExpired:
             late = True
             os.killpg(process.pid, signal.SIGKILL)
             stdout, stderr = process.communicate()
+        if follower is not None:
+            follower.join()
+            stderr = b"".join(kept)
         return {
             "returncode": process.returncode,
             "late": late,

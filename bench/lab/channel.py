@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
@@ -26,6 +27,7 @@ class Channel:
         self._sending = threading.Lock()
         self._state = threading.Lock()
         self._pending: dict[str, Future[Message]] = {}
+        self._followers: dict[str, Callable[[str], None]] = {}
         self._closed = False
         self._count = 0
         # Unlike any tag of an earlier life, so that a reply that slept cannot be taken for ours.
@@ -35,21 +37,19 @@ class Channel:
         # An empty line ends whatever an earlier connection left unfinished in the agent's buffer.
         self._write(b"\n")
 
-    def post(self, op: str, **fields: object) -> tuple[str, Future[Message]]:
-        """Send a request; returns its tag and the future of its reply."""
-        reply: Future[Message] = Future()
-        with self._state:
-            if self._closed:
-                raise AgentError("the connection to the guest has ended")
-            self._count += 1
-            tag = f"{self._prefix}-{self._count}"
-            self._pending[tag] = reply
-        self._write(json.dumps({"op": op, "tag": tag, **fields}).encode() + b"\n")
-        return tag, reply
+    def post(
+        self, op: str, *, follower: Callable[[str], None] | None = None, **fields: object
+    ) -> tuple[str, Future[Message]]:
+        """Send a request; returns its tag and the future of its reply.
+
+        ``follower`` is called, by the thread that reads, with each line of what the command says
+        on its standard error, as it comes.
+        """
+        return self._post(op, follower, fields)
 
     def request(self, op: str, timeout: float, **fields: object) -> Message:
         """Send a request and wait for its reply, at most ``timeout`` seconds."""
-        tag, future = self.post(op, **fields)
+        tag, future = self._post(op, None, fields)
         return self.wait(op, tag, future, timeout)
 
     def wait(self, op: str, tag: str, future: Future[Message], timeout: float) -> Message:
@@ -96,6 +96,22 @@ class Channel:
         self._reader.join(5)
         self._socket.close()
 
+    def _post(
+        self, op: str, follower: Callable[[str], None] | None, fields: dict[str, object]
+    ) -> tuple[str, Future[Message]]:
+        reply: Future[Message] = Future()
+        with self._state:
+            if self._closed:
+                raise AgentError("the connection to the guest has ended")
+            self._count += 1
+            tag = f"{self._prefix}-{self._count}"
+            self._pending[tag] = reply
+            if follower is not None:
+                self._followers[tag] = follower
+                fields["follow"] = True
+        self._write(json.dumps({"op": op, "tag": tag, **fields}).encode() + b"\n")
+        return tag, reply
+
     def _write(self, data: bytes) -> None:
         try:
             with self._sending:
@@ -123,7 +139,15 @@ class Channel:
             return
         if not isinstance(message, dict):
             return
+        tag = str(message.pop("tag", ""))
+        if "said" in message:
+            with self._state:
+                follower = self._followers.get(tag)
+            if follower is not None:
+                follower(str(message["said"]))
+            return
         with self._state:
-            future = self._pending.pop(str(message.pop("tag", "")), None)
+            future = self._pending.pop(tag, None)
+            self._followers.pop(tag, None)
         if future is not None:
             future.set_result(message)

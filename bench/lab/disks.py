@@ -16,6 +16,7 @@ from pathlib import Path
 from bench.lab.paths import work_root
 
 _PAGE = 4096
+_MIB = 1 << 20
 _LOCK = ".lock"
 
 
@@ -87,6 +88,13 @@ def _copy_range(reader: int, writer: int, start: int, end: int) -> None:
         data = os.pread(reader, min(end - start, 1 << 20), start)
         os.pwrite(writer, data, start)
         start += len(data)
+
+
+def grow(disk: Path, size_bytes: int) -> None:
+    """Give a disk at least this size, rounded up to whole MiB; what is new in it is a hole."""
+    size = -(-size_bytes // _MIB) * _MIB
+    if disk.stat().st_size < size:
+        os.truncate(disk, size)
 
 
 def make_swap(path: Path, size_bytes: int) -> None:

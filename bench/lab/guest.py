@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from bench.lab import qemu as qemu_module
 from bench.lab import remote as remote_module
 from bench.lab.console import ConsoleFacts, parse_console
-from bench.lab.disks import WorkFolder, copy_sparse, make_swap
+from bench.lab.disks import WorkFolder
 from bench.lab.errors import (
     AgentError,
     CommandFailed,
@@ -29,6 +29,7 @@ from bench.lab.machine import Hardware, Machine
 from bench.lab.process import tail
 from bench.lab.remote import GRACE_SECONDS, result_of
 from bench.lab.results import Result
+from bench.lab.storage import Storage
 
 if TYPE_CHECKING:
     from bench.lab.channel import Channel, Message
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
 MiB = 1 << 20
 GiB = 1 << 30
 
-_SWAP_SECONDS = 60.0
+_KERNEL_WORDS = (
+    *("root=/dev/vda", "rw", "console=ttyS0", "cryptomgr.notests"),
+    *("systemd.show_status=no", "audit=0"),
+)
 _LOOK_SECONDS = 2.0
 _SLEEP_UNITS = (
     "systemd-hibernate.service",
@@ -50,10 +54,21 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class HibernateTiming:
-    """``seconds`` from the request to QEMU's end, and what the kernel said on the way."""
+    """``seconds`` from the request to QEMU's end, and what the kernel said on the way.
+
+    ``said``: the lines of the command's standard error, each with the seconds since the request.
+    """
 
     seconds: float
     facts: ConsoleFacts
+    said: tuple[tuple[float, str], ...] = ()
+
+    def seconds_at(self, beginning: str) -> float:
+        """When the first line that begins so was said; LabError if none was."""
+        for seconds, line in self.said:
+            if line.startswith(beginning):
+                return seconds
+        raise LabError(f"the command never said {beginning!r}, only {[x for _, x in self.said]}")
 
 
 @dataclass
@@ -78,6 +93,8 @@ class Guest:
         memory_bytes: int = 2 * GiB,
         cpus: int = 2,
         swap_bytes: int | None = None,
+        swap_file: bool = False,
+        root_bytes: int | None = None,
         disk_bytes_per_second: int = 100 * MiB,
         work_dir: Path | None = None,
         kernel_arguments: Sequence[str] = (),
@@ -86,11 +103,16 @@ class Guest:
     ) -> None:
         """``swap_bytes``: None for twice the memory, 0 for a guest without swap.
 
-        ``disk_bytes_per_second``: for each of the two disks; 0 for unlimited.
+        ``swap_file``: swap to a file of the root file system instead of a disk of its own.
+        ``root_bytes``: at least so large is the root disk, not counting the swap file.
+        ``disk_bytes_per_second``: for each disk; 0 for unlimited.
         """
         self.image = image
         self.memory_bytes = memory_bytes
         self.swap_bytes = 2 * memory_bytes if swap_bytes is None else swap_bytes
+        self._storage = Storage(
+            root_bytes=root_bytes, swap_bytes=self.swap_bytes, swap_file=swap_file
+        )
         self._progress = progress or (lambda _: None)
         self._folder: WorkFolder | None = None
         self._work_dir = work_dir
@@ -150,7 +172,13 @@ class Guest:
         offset = len(machine.console_text())
         started = time.monotonic()
         deadline = started + timeout
-        tag, future = machine.channel.post("run", argv=list(argv), timeout=timeout)
+        said: list[tuple[float, str]] = []
+        tag, future = machine.channel.post(
+            "run",
+            follower=lambda line: said.append((time.monotonic() - started, line)),
+            argv=list(argv),
+            timeout=timeout,
+        )
         request = self._request = _Request(
             tuple(argv), tag, future, len(self._consoles) - 1, offset
         )
@@ -171,7 +199,7 @@ class Guest:
                     f"still running {timeout:.0f} s after {' '.join(argv)}\n{self.console_tail()}"
                 )
         seconds = time.monotonic() - started
-        return HibernateTiming(seconds, self.hibernation_facts())
+        return HibernateTiming(seconds, self.hibernation_facts(), tuple(said))
 
     def hibernation_result(self, timeout: float = 120) -> Result:
         """What the hibernating command answered, be it before power-off or after resume."""
@@ -279,6 +307,19 @@ class Guest:
         return self._running().pid
 
     @property
+    def accelerator(self) -> str:
+        """What runs its code, as QEMU is told, such as ``tcg,thread=multi``; "" before start()."""
+        return self._hardware.accelerator[1] if self._hardware is not None else ""
+
+    def throttle(self, disk_bytes_per_second: int) -> None:
+        """Give each disk another rate until the next power-on; 0 for unlimited."""
+        for block in self.monitor("query-block"):
+            limits = dict.fromkeys(("bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"), 0)
+            self.monitor(
+                "block_set_io_throttle", device=block["device"], bps=disk_bytes_per_second, **limits
+            )
+
+    @property
     def consoles(self) -> list[str]:
         """The text of the serial console, one for each time it was powered on."""
         return [
@@ -317,15 +358,7 @@ class Guest:
         self._qemu = qemu_module.find(self._progress)
         accelerator = qemu_module.accelerator(self._qemu, self.image, self._progress)
         self._folder = WorkFolder(self._work_dir)
-        root_disk = self._folder.path / "root.img"
-        copy_sparse(self.image.root, root_disk)
-        swap_disk = None
-        if self.swap_bytes:
-            swap_disk = self._folder.path / "swap.img"
-            make_swap(swap_disk, self.swap_bytes)
-        words = ["root=/dev/vda", "rw", "console=ttyS0", "cryptomgr.notests"]
-        words += ["systemd.show_status=no", "audit=0"]
-        words += ["resume=/dev/vdb"] if swap_disk else ["noresume", "systemd.swap=no"]
+        root_disk, swap_disk = self._storage.make_disks(self.image.root, self._folder.path)
         self._hardware = Hardware(
             kernel=self.image.kernel,
             initrd=self.image.initrd,
@@ -334,7 +367,7 @@ class Guest:
             memory_bytes=self.memory_bytes,
             cpus=self._cpus,
             disk_bytes_per_second=self._rate,
-            kernel_command_line=" ".join([*words, *self._kernel_arguments]),
+            kernel_command_line="",  # known at power-on
             accelerator=accelerator,
             extra_arguments=self._qemu_arguments,
         )
@@ -343,9 +376,10 @@ class Guest:
         if self._folder is None or self._hardware is None or self._qemu is None:
             raise LabError("this guest was never started", "start() it first")
         console = self._folder.path / f"console-{len(self._consoles)}.log"
+        words = [*_KERNEL_WORDS, *self._storage.kernel_words(), *self._kernel_arguments]
         self._machine = Machine(
             self._qemu,
-            self._hardware,
+            replace(self._hardware, kernel_command_line=" ".join(words)),
             console,
             self._folder.path / "qemu.log",
             [self.image.root.parent, self._folder.path],
@@ -356,18 +390,8 @@ class Guest:
     def _boot(self, timeout: float) -> float:
         self._identity, seconds = self._power_on(timeout)
         self._request = None
-        if self.swap_bytes:
-            self._wait_for_swap()
+        self._storage.set_up(self)
         return seconds
-
-    def _wait_for_swap(self) -> None:
-        deadline = time.monotonic() + _SWAP_SECONDS
-        while "/dev/vdb" not in self.read("/proc/swaps"):
-            if time.monotonic() > deadline:
-                raise GuestTimeout(
-                    f"no swap {_SWAP_SECONDS:.0f} s after boot\n{self.console_tail()}"
-                )
-            time.sleep(0.2)
 
     def _running(self) -> Machine:
         if self._machine is None or not self._machine.running:

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 _SCRIPT = Path(__file__).with_name("workload.py")
 _REMOTE = "/opt/hibprep-lab/workload.py"
+_PAGE_BYTES = 4096
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108  # a tmpfs of the guest
 _POLL_SECONDS = 0.25
+_TOUCH_POLL_SECONDS = 0.05  # what is waited for here is a result
+_LIVENESS_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -49,18 +53,30 @@ class Workload:
         *,
         cold_bytes: int = 0,
         warm_bytes: int = 0,
+        tmpfs_bytes: int = 0,
+        read_bytes: int = 0,
+        mapped_bytes: int = 0,
         period_seconds: float = 1.0,
         compressible: float = 0.5,
         slice_name: str = "user.slice",
         name: str = "workload",
     ) -> None:
+        """``cold_bytes``, ``warm_bytes``: anonymous. ``tmpfs_bytes``: shared memory.
+
+        ``read_bytes``, ``mapped_bytes``: files of the root disk, which must have room for them.
+        """
         self._guest = guest
         self._name = name
         self._path = f"/run/{name}.json"
         self._slice = slice_name
+        self._tmpfs_bytes = tmpfs_bytes
         self._arguments = [
             f"--cold-bytes={cold_bytes}",
             f"--warm-bytes={warm_bytes}",
+            f"--tmpfs-bytes={tmpfs_bytes}",
+            f"--tmpfs-directory={_SHARED_MEMORY}",
+            f"--read-bytes={read_bytes}",
+            f"--mapped-bytes={mapped_bytes}",
             f"--period={period_seconds}",
             f"--compressible={compressible}",
             f"--state={self._path}",
@@ -77,8 +93,10 @@ class Workload:
         return int(self.state()["pid"])
 
     def start(self, timeout: float = 300) -> dict[str, Any]:
-        """Start it and wait until both mappings are filled; returns its state."""
+        """Start it and wait until all of it is filled; returns its state."""
         self._guest.put(_SCRIPT, _REMOTE, 0o755)
+        if self._tmpfs_bytes:
+            self._make_room()
         # What an earlier one of the same name left would be taken for this one's "ready".
         self._guest.run(["rm", "-f", self._path], timeout=60, check=True)
         self._guest.run(
@@ -104,7 +122,10 @@ class Workload:
         return Residency(cold["present"], cold["pages"], warm["present"], warm["pages"])
 
     def verify(self, timeout: float = 600) -> dict[str, Any]:
-        """Have it compare every byte with what it wrote; returns ``{"ok": bool, …}``."""
+        """Have it compare every byte with what it wrote.
+
+        Returns ``{"ok": bool, "cold_wrong_blocks": int, …}`` with such a number for each region.
+        """
         before = self._signal("SIGUSR1")["verifications"]
         state = self._until(lambda now: now["verifications"] > before, timeout, "verify itself")
         verified: dict[str, Any] = state["verified"]
@@ -114,12 +135,24 @@ class Workload:
         """Have it make a whole pass that begins now; seconds until it was through, from here."""
         started = time.monotonic()
         before = self._signal("SIGHUP")["asked_passes"]
-        self._until(lambda now: now["asked_passes"] > before, timeout, "touch its warm memory")
+        self._until(
+            lambda now: now["asked_passes"] > before,
+            timeout,
+            "touch its warm memory",
+            _TOUCH_POLL_SECONDS,
+        )
         return time.monotonic() - started
 
     def slowest_pass_seconds(self) -> float:
         """The slowest pass since the start or the last reset."""
         return float(self.state()["slowest_pass_seconds"])
+
+    def slowest_before_sleep_seconds(self) -> float:
+        """The slowest pass between the last reset and the hibernation that followed it."""
+        found = self.state()["slowest_before_sleep_seconds"]
+        if found is None:
+            raise LabError(f"the workload {self._name} has not made a pass since a hibernation")
+        return float(found)
 
     def reset(self, timeout: float = 60) -> None:
         """Forget the slowest pass, to tell what comes from what was."""
@@ -127,8 +160,20 @@ class Workload:
         self._until(lambda now: now["resets"] > before, timeout, "forget its slowest pass")
 
     def stop(self) -> None:
-        """End it and give its memory back."""
+        """End it; its memory and its files are gone."""
         self._guest.run(["systemctl", "stop", self.unit], timeout=60, check=True)
+
+    def _make_room(self) -> None:
+        # A tmpfs holds half of memory unless it is told otherwise.
+        shown = self._guest.run(
+            ["df", "-B1", "--output=used,avail", _SHARED_MEMORY], timeout=60, check=True
+        )
+        used, available = (int(word) for word in shown.text.split()[-2:])
+        if available < self._tmpfs_bytes:
+            size = used + self._tmpfs_bytes + _PAGE_BYTES
+            self._guest.run(
+                ["mount", "-o", f"remount,size={size}", _SHARED_MEMORY], timeout=60, check=True
+            )
 
     def _signal(self, name: str) -> dict[str, Any]:
         state = self.state()
@@ -142,9 +187,15 @@ class Workload:
         return found
 
     def _until(
-        self, wanted: Callable[[dict[str, Any]], bool], timeout: float, what: str
+        self,
+        wanted: Callable[[dict[str, Any]], bool],
+        timeout: float,
+        what: str,
+        poll_seconds: float = _POLL_SECONDS,
     ) -> dict[str, Any]:
         deadline = time.monotonic() + timeout
+        # Not at every poll: a process is started for it, which takes longer than the poll's period.
+        look = time.monotonic() + _LIVENESS_SECONDS
         state: dict[str, Any] = {}
         while time.monotonic() < deadline:
             try:
@@ -153,8 +204,10 @@ class Workload:
                 state = {}
             if state and wanted(state):
                 return state
-            self._still_there()
-            time.sleep(_POLL_SECONDS)
+            if time.monotonic() >= look:
+                self._still_there()
+                look = time.monotonic() + _LIVENESS_SECONDS
+            time.sleep(poll_seconds)
         raise GuestTimeout(
             f"the workload {self._name} did not {what} within {timeout:.0f} s; state: {state}\n"
             + self._guest.console_tail()

@@ -46,6 +46,7 @@ def command(
             stop=stop,
             timeout_seconds=common.choose_timeout(config, timeout),
             progress=tell,
+            announce=lambda words: click.echo(f"hibprep: {words}", err=True),
         )
     common.show(report, lambda: report_page(report), as_json=as_json)
     return common.exit_code(report)

@@ -17,6 +17,7 @@ from bench import plan as bench_plan
 from bench import throughput as bench_throughput
 from bench.__main__ import COMMANDS, main
 from bench.lab import LabError
+from bench.lab.wheel import code_key
 from bench.throughput import Sample, Way, parse_samples, ratios, sample_of, still_to_do, summary
 from hibprep.config import Config
 from hibprep.model import Limits, Target
@@ -155,10 +156,16 @@ def test_the_time_is_that_of_the_run_without_the_start_of_the_interpreter() -> N
 
 
 def test_samples_of_other_code_are_kept_apart(tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("1")
-    first = bench_throughput.source_key(tmp_path)
-    (tmp_path / "b.py").write_text("1")
-    assert bench_throughput.source_key(tmp_path) != first
+    package = tmp_path / "hibprep"
+    package.mkdir()
+    (package / "a.py").write_text(
+        '"""Words."""\n\n\ndef f() -> int:\n    """More."""\n    return 1\n'
+    )
+    first = code_key(tmp_path)
+    (package / "a.py").write_text('"""Others."""\n\ndef f() -> int:\n    # why\n    return 1\n')
+    assert code_key(tmp_path) == first
+    (package / "b.py").write_text("1")
+    assert code_key(tmp_path) != first
 
 
 def test_the_guests_program_tells_what_a_command_came_to() -> None:

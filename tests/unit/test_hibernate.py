@@ -35,7 +35,11 @@ def test_a_stop_after_the_last_chunk_does_not_switch_the_machine_off(
 
     monkeypatch.setattr(sleeper, "run_plan", prepared)
     monkeypatch.setattr(sleeper, "_sleep", slept)
-    report = sleeper.hibernate(machine, Target(), Limits(), direct=True, stop=stop)
+    announced: list[str] = []
+    report = sleeper.hibernate(
+        machine, Target(), Limits(), direct=True, stop=stop, announce=announced.append
+    )
     stop.close()
+    assert announced == []
     assert report.ending is Ending.INTERRUPTED
     assert report.reason == "interrupted by SIGINT"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import os
+import queue
 import socket
 import threading
 import time
@@ -64,6 +65,18 @@ def test_a_command_gets_input_and_environment(channel: Channel) -> None:
         environment={"WHO": "me"},
     )
     assert (result.returncode, result.stdout, result.stderr) == (3, b"hello", b"me\n")
+
+
+def test_what_a_command_says_is_told_as_it_says_it(channel: Channel) -> None:
+    heard: queue.Queue[str] = queue.Queue()
+    script = "echo first >&2; read go; echo second >&2; echo out"
+    tag, future = channel.post(
+        "run", follower=heard.put, argv=["bash", "-c", script], timeout=20, input="Z28K"
+    )
+    assert heard.get(timeout=20) == "first"
+    result = remote.result_of(channel.wait("run", tag, future, 20))
+    assert heard.get(timeout=20) == "second"
+    assert (result.stdout, result.stderr) == (b"out\n", b"first\nsecond\n")
 
 
 def test_a_command_that_is_not_there_is_an_error(channel: Channel) -> None:

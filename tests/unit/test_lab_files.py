@@ -8,14 +8,16 @@ import struct
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.lab import host
-from bench.lab.disks import WorkFolder, copy_sparse, make_swap
+from bench.lab.disks import WorkFolder, copy_sparse, grow, make_swap
 from bench.lab.errors import LabError
 from bench.lab.install import console_scripts
 from bench.lab.recipe import RECIPES, requirements
+from bench.lab.storage import Storage, parse_first_page
 
 
 def test_the_key_changes_with_the_recipe_and_only_then() -> None:
@@ -56,6 +58,69 @@ def test_a_swap_disk_has_the_header_that_mkswap_writes(tmp_path: Path) -> None:
     assert header[4086:] == b"SWAPSPACE2"
     assert struct.unpack_from("<III", header, 1024) == (1, (64 << 20) // 4096 - 1, 0)
     assert not any(header[:1024])
+
+
+def test_a_disk_grows_to_whole_mib_and_never_shrinks(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"begin")
+    grow(disk, (3 << 20) + 1)
+    assert disk.stat().st_size == 4 << 20
+    assert disk.stat().st_blocks * 512 < 1 << 20
+    grow(disk, 1 << 20)
+    assert disk.stat().st_size == 4 << 20
+    assert disk.read_bytes().startswith(b"begin")
+
+
+MIB = 1 << 20
+NO_SWAP = {"swap_bytes": 0, "swap_file": False}
+SWAP_DISK = {"swap_bytes": 8 * MIB, "swap_file": False}
+SWAP_FILE = {"swap_bytes": 8 * MIB, "swap_file": True}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "disks_mib", "words"),
+    [
+        ({**SWAP_DISK, "root_bytes": None}, [4, 8], ["resume=/dev/vdb"]),
+        ({**NO_SWAP, "root_bytes": 6 * MIB}, [6, None], ["noresume", "systemd.swap=no"]),
+        (
+            {**SWAP_FILE, "root_bytes": None},
+            [12, None],
+            ["resume=/dev/vda", "systemd.swap=no"],
+        ),
+        (
+            {**SWAP_FILE, "root_bytes": 6 * MIB},
+            [14, None],
+            ["resume=/dev/vda", "systemd.swap=no"],
+        ),
+    ],
+)
+def test_a_guest_gets_its_disks_and_its_kernel_is_told_where_swap_is(
+    tmp_path: Path, wanted: dict[str, Any], disks_mib: list[int | None], words: list[str]
+) -> None:
+    image = tmp_path / "image"
+    image.touch()
+    os.truncate(image, 4 * MIB)
+    storage = Storage(**wanted)
+    disks = storage.make_disks(image, tmp_path)
+    assert [None if disk is None else disk.stat().st_size // MIB for disk in disks] == disks_mib
+    assert storage.kernel_words() == words
+
+
+def test_a_swap_file_has_to_have_a_size() -> None:
+    with pytest.raises(LabError, match="0 bytes"):
+        Storage(root_bytes=None, swap_bytes=0, swap_file=True)
+
+
+def test_the_first_page_of_a_file_is_read_from_filefrag() -> None:
+    text = """Filesystem type is: ef53
+File size of /swapfile is 4294967296 (1048576 blocks of 4096 bytes)
+ ext:     logical_offset:        physical_offset: length:   expected: flags:
+   0:        0..       0:     100352..    100352:      1:
+   1:        1..   32766:     100353..    133118:  32766:             unwritten
+"""
+    assert parse_first_page(text) == 100352
+    with pytest.raises(LabError, match="no first extent"):
+        parse_first_page("Filesystem type is: ef53\n/swapfile: 0 extents found\n")
 
 
 def test_a_dead_owners_folder_is_removed_and_a_living_ones_is_not(tmp_path: Path) -> None:
