@@ -168,7 +168,7 @@ class _Cycle:
         if self._cell.condition is Condition.HIBPREP:
             self._note(**_reported(self._guest))
         if self._cell.workload in HAS_WORKING_SET:
-            self._note(slowest_pass_seconds=round(self._loads.slowest_pass_seconds(), 4))
+            self._note(slowest_pass_seconds=self._loads.slowest_pass_seconds())
         self._note(**_from_console(self._guest.hibernation_facts()))
 
     def _verify(self) -> None:

@@ -118,9 +118,9 @@ class Loads:
         """How long the last pass over the working set took."""
         return float(self._touched.state()["last_pass_seconds"]) if self._touched else 0.0
 
-    def slowest_pass_seconds(self) -> float:
-        """The slowest pass between `reset` and the hibernation."""
-        return self._touched.slowest_before_sleep_seconds() if self._touched else 0.0
+    def slowest_pass_seconds(self) -> float | None:
+        """The slowest pass that ended between `reset` and the hibernation; None if none did."""
+        return (self._touched.slowest_before_sleep_seconds() or None) if self._touched else None
 
     def damage(self, timeout: float) -> str:
         """Compare every byte; what is wrong, "" when nothing is."""

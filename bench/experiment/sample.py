@@ -68,7 +68,8 @@ class Sample:
     resume_seconds: float | None = None
     # power-on until the working set was touched once more in full
     usable_seconds: float | None = None
-    # one pass over the working set: at rest, and the slowest while memory was prepared
+    # one pass over the working set: at rest, and the slowest of those that ended while memory was
+    # prepared; None where none ended, as when nothing is prepared. By the program's own clock.
     usual_pass_seconds: float | None = None
     slowest_pass_seconds: float | None = None
     # the time that hibprep was given (--within), and what it predicted of hibernate_seconds

@@ -129,12 +129,16 @@ def _method(section: Section) -> str:
         ),
         "",
         (
-            "All times are taken from outside the guest; nothing is timed inside of it, where the "
-            "clock stands still:"
+            "All times are taken from outside the guest, inside of which the clock stands still. "
+            "Only a single pass over the working set, a matter of milliseconds, is timed by the "
+            "program that makes it, and never across a hibernation."
         ),
         "",
         "- *prepare*: from the beginning of the preparation to the request to hibernate",
-        "- *hibernate*: from the request until the machine is off",
+        (
+            "- *hibernate*: from the request until the machine is off; `hibprep hibernate` "
+            "prepares first, and says when it asks for the sleep"
+        ),
         "- *resume*: from power-on to the first answer of the guest",
         "- *usable*: from power-on until the working set was touched once more in full",
         "",

@@ -137,7 +137,7 @@ def _headings(figure: Figure, height: float, zero: float, right: float, *, prepa
         figure.text(x / WIDTH, y, text, fontweight="bold", fontsize=11.5)
     small = (height - 0.48) / height
     figure.text(zero / WIDTH, small, "from the request to power-off", color=INK)
-    figure.text(right / WIDTH, small, "from power-on until usable", color=INK)
+    figure.text(right / WIDTH, small, "from power-on to usable", color=INK)
     if prepared:
         x = (zero - 0.08) / WIDTH
         figure.text(x, y, "Ahead of time", color=_PREPARE_INK, fontsize=11.5, ha="right")
