@@ -241,6 +241,15 @@ def knob_changes(snapshot: Snapshot, steps: tuple[Step, ...]) -> tuple[KnobChang
                 reason="the multi-gen LRU is built into this kernel and switched off",
             )
         )
+    if any(step.backend is BackendName.NODE for step in steps):
+        changes.extend(
+            KnobChange(
+                path=f"/proc/sys/vm/{name}",
+                value="0",
+                reason="node reclaim does nothing once page cache or slab is below this share",
+            )
+            for name in ("min_unmapped_ratio", "min_slab_ratio")
+        )
     if not any(step.kind in (Kind.ANON, Kind.ANY) for step in steps):
         return tuple(changes)
     if snapshot.zswap_enabled:
@@ -258,14 +267,5 @@ def knob_changes(snapshot: Snapshot, steps: tuple[Step, ...]) -> tuple[KnobChang
                 value="0",
                 reason="laptop mode keeps the kernel (up to 6.12) from swapping out",
             )
-        )
-    if any(step.backend is BackendName.NODE for step in steps):
-        changes.extend(
-            KnobChange(
-                path=f"/proc/sys/vm/{name}",
-                value="0",
-                reason="node reclaim does nothing once page cache or slab is below this share",
-            )
-            for name in ("min_unmapped_ratio", "min_slab_ratio")
         )
     return tuple(changes)

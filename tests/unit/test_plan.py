@@ -473,6 +473,13 @@ def test_settings_that_would_defeat_the_steps_are_changed() -> None:
     assert knobs(node) == {"min_unmapped_ratio": "0", "min_slab_ratio": "0"}
 
 
+@pytest.mark.parametrize("stage", [Stage.CACHE, Stage.ANON])
+def test_node_reclaim_has_its_two_settings_in_every_stage(stage: Stage) -> None:
+    plan = make(machine(), found=able(BackendName.NODE), limits=Limits(stages=(stage,)))
+    assert {step.backend for step in plan.steps} == {BackendName.NODE}
+    assert knobs(plan) == {"min_unmapped_ratio": "0", "min_slab_ratio": "0"}
+
+
 def test_settings_are_left_alone_where_no_anonymous_memory_is_taken() -> None:
     snapshot = machine(zswap_enabled=True, laptop_mode=5, lru_gen_enabled=False)
     assert make(snapshot, limits=Limits(stages=(Stage.CACHE, Stage.SLAB))).knobs == ()
