@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the outside world says, as typed values: signals from the sources to `hibprep.decide`.
+
+Pure: frozen values, no I/O, no clock. Times named `_at_seconds` are on CLOCK_MONOTONIC (they do not
+count sleep), so that they can be compared with `Moment.monotonic_seconds`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from hibprep.model import Ending, Stage, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Now, on the clocks that matter: CLOCK_MONOTONIC, CLOCK_BOOTTIME, and the time of day."""
+
+    monotonic_seconds: float
+    boottime_seconds: float
+    wall: datetime
+
+
+class SourceName(StrEnum):
+    """The sources of signals."""
+
+    LOGIND = "logind"
+    POWER = "power"
+    PRESSURE = "pressure"
+    CPU = "cpu"
+    CONTROL = "control"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceChanged:
+    """A source works, or does not and why; said once on every change."""
+
+    source: SourceName
+    works: bool
+    reason: str
+
+
+# --- logind ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One session as logind describes it (org.freedesktop.login1(5))."""
+
+    id: str
+    user: str
+    session_class: str  # user, user-early, greeter, lock-screen, background, manager …
+    session_type: str  # tty, x11, wayland, mir, web, unspecified
+    seat: str = ""  # "" when it has none
+    tty: str = ""  # "tty2", "pts/3"; "" when it has none
+    active: bool = True  # in the foreground of its seat; remote sessions always are
+    remote: bool = False
+    locked: bool = False
+    idle: bool = False  # IdleHint
+    idle_at_seconds: float | None = None  # IdleSinceHintMonotonic; None when logind says 0
+    hints: bool = False  # whether this session was ever seen to set an idle hint
+    input_at_seconds: float | None = None  # last input on its tty; None: no tty, or not known
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """All sessions there are; takes the place of what was said before."""
+
+    sessions: tuple[Session, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inhibitors:
+    """Who blocks idleness and sleep, in words ("firefox (pid 812): video is playing"). Locks in
+    mode delay block nothing and are not here."""
+
+    idle: tuple[str, ...] = ()
+    sleep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """PrepareForSleep: a sleep comes, or has ended (or failed; logind does not say)."""
+
+    coming: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """PrepareForShutdown."""
+
+    coming: bool
+
+
+# --- the machine ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerSupply:
+    """What feeds the machine; None where it cannot be told or there is no such thing."""
+
+    mains: bool | None = None
+    battery_percent: float | None = None
+    lid_closed: bool | None = None
+    low_power: bool = False  # the platform's power profile is low-power
+
+
+@dataclass(frozen=True, slots=True)
+class DevicesChanged:
+    """A swap area or block device came or went: what was planned with it holds no more."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pressure:
+    """Tasks of `scope` wait for `resource` more than was allowed for ("some", Documentation/
+    accounting/psi.rst); `share` of the window, 0 to 1, where it is known."""
+
+    resource: str  # memory or io
+    scope: str  # "user.slice", or "machine"
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cpu:
+    """How idle the CPUs were in the last `seconds`, hibprep's own work taken out; shares 0 to 1."""
+
+    idle_share: float  # of all CPUs together
+    least_idle_share: float  # of the busiest one
+    seconds: float
+
+
+# --- requests, and what became of a run -----------------------------------------------------------
+
+
+class Wish(StrEnum):
+    """What can be asked for over the control socket and the bus."""
+
+    PREPARE = "prepare"
+    STOP = "stop"
+    SWAP_IN = "swapin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Somebody who may asks for something."""
+
+    wish: Wish
+    who: str  # "hibprep prepare (pid 4711)", "org.hibprep.Manager1 :1.42"
+    target: Target | None = None  # None: the configured one
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunBegan:
+    """The reclaim that was decided on has begun."""
+
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded:
+    """It has ended, and nothing writes to the kernel any more."""
+
+    ending: Ending
+    reason: str
+    goal_reached: bool = False
+    freed_bytes: int = 0
+    refaulted_bytes: int = 0  # of what was freed: read again or swapped in again meanwhile
+    swapped_out_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What a hibernation would take now."""
+
+    hibernate_seconds: float
+    resume_seconds: float
+    saveable_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Signal = (
+    SourceChanged | Sessions | Inhibitors | Sleep | Shutdown | PowerSupply | DevicesChanged
+    | Pressure | Cpu | Request | RunBegan | RunEnded | Predicted | Tick
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """For `status`: whether a source works, and since when."""
+
+    works: bool = False
+    reason: str = "not started yet"
+    details: dict[str, str] = field(default_factory=dict)
