@@ -41,6 +41,7 @@ KINDS = {
     Stage.ANON: Kind.ANON,
 }
 _WHOLE_MACHINE_ONLY = {BackendName.NODE, BackendName.DROPCACHES, BackendName.WRITEBACK}
+_SPARES_NOTHING = {BackendName.NODE, BackendName.DROPCACHES}
 
 
 def choose(
@@ -71,6 +72,9 @@ def choose_from(
     for name in names:
         if limits.scope.kind is not ScopeKind.MACHINE and name in _WHOLE_MACHINE_ONLY:
             reasons.append(f"{name} works on the whole machine only")
+            continue
+        if name in _SPARES_NOTHING and snapshot.rules.of(stage).is_something:
+            reasons.append(f"{name} knows no cgroups, and rules keep some of them")
             continue
         capability = capabilities.get(name)
         if (

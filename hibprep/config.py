@@ -2,8 +2,8 @@
 """The configuration: one typed declaration per setting, checked all at once.
 
 Everything else about a setting (the JSON schema, the cure in an error, the table in
-`docs/configuration.md`) is derived from its declaration here. The values are frozen: what changes
-while hibprep runs is kept elsewhere.
+`docs/configuration.md`) is derived from its declaration in `hibprep.settings` and
+`hibprep.settings_daemon`. The values are frozen: what changes while hibprep runs is kept elsewhere.
 """
 
 from __future__ import annotations
@@ -13,21 +13,30 @@ import math
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import Field, ValidationError
 
+from hibprep.decide import Kind, Policy
 from hibprep.errors import ConfigError
+from hibprep.idleness import IdlePolicy
 from hibprep.model import BackendName, Limits, Stage, Target, TargetKind
-from hibprep.sizes import LARGEST_BYTES, SIZE_WORDS, parse_size, shorten
+from hibprep.pace import PacePolicy
+from hibprep.settings import (
+    HistorySettings,
+    RateSettings,
+    ReclaimSettings,
+    Section,
+    TargetSettings,
+)
+from hibprep.settings_daemon import (
+    CgroupSettings,
+    ContinuousSettings,
+    DaemonSettings,
+    IdleSettings,
+    PowerSettings,
+)
+from hibprep.sizes import SIZE_WORDS, shorten
 
 CONFIG_FILE = "etc/hibprep/hibprep.toml"
 DROP_IN_DIRECTORY = "etc/hibprep/hibprep.toml.d"
@@ -41,168 +50,18 @@ class ConfigErrors(ConfigError):
         super().__init__("; ".join(self.lines))
 
 
-Size = Annotated[
-    int,
-    BeforeValidator(parse_size),
-    Field(gt=0),
-    WithJsonSchema(
-        {
-            "description": SIZE_WORDS,
-            "anyOf": [
-                {"type": "integer", "exclusiveMinimum": 0, "maximum": LARGEST_BYTES},
-                {"type": "string", "pattern": "^ *[0-9]+(\\.[0-9]+)? *([kKMGTPE]i?B?|B)? *$"},
-            ],
-        }
-    ),
-]
-# strict: "10" in quotes is a mistake worth telling, and true is not 1
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Positive = Annotated[Number, Field(gt=0)]
-BytesPerSecond = Annotated[Number, Field(ge=1e3, le=1e13)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TargetSettings(_Section):
-    """What is aimed at when neither `--target` nor `--within` is given."""
-
-    kind: Annotated[
-        TargetKind,
-        Field(
-            description="image_size: what the kernel would shrink to; min: as small as it gets; "
-            "size: see `size`; within: see `seconds`"
-        ),
-    ] = TargetKind.IMAGE_SIZE
-    size: Annotated[
-        Size | None, Field(description='the wanted image, uncompressed; only with kind = "size"')
-    ] = None
-    seconds: Annotated[
-        Positive | None,
-        Field(description='the hibernation may take so long; only with kind = "within"'),
-    ] = None
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        for kind, key, value in (
-            (TargetKind.SIZE, "size", self.size),
-            (TargetKind.WITHIN, "seconds", self.seconds),
-        ):
-            if self.kind is kind and value is None:
-                raise ValueError(f'kind = "{kind}" needs `{key}`; set target.{key} as well')
-            if self.kind is not kind and value is not None:
-                raise ValueError(
-                    f'`{key}` is read with kind = "{kind}" only and kind is "{self.kind}"; '
-                    f"remove target.{key} or change target.kind"
-                )
-        return self
-
-
-class ReclaimSettings(_Section):
-    """How memory is taken, and what is left alone."""
-
-    stages: Annotated[
-        tuple[Stage, ...],
-        Field(
-            min_length=1,
-            description="the stages that may be used; the order is always that of the plan",
-        ),
-    ] = tuple(Stage)
-    cold_age_seconds: Annotated[
-        Number,
-        Field(ge=1, le=86400, description="idle for so long counts as cold"),
-    ] = 10.0
-    timeout_seconds: Annotated[
-        Number, Field(ge=0, description="a run ends after so long; 0: no limit")
-    ] = 0.0
-    swap_reserve_ratio: Annotated[
-        Number,
-        Field(
-            gt=0,
-            le=1.2,
-            description="this part of the image (uncompressed) is kept free on the resume device",
-        ),
-    ] = 0.6
-    systemd_margin: Annotated[
-        Number,
-        Field(
-            gt=0,
-            le=0.98,
-            description="active anonymous memory may be this part of what is free on the resume "
-            "device (systemd itself refuses above 0.98)",
-        ),
-    ] = 0.95
-    pressure_limit_percent: Annotated[
-        Number,
-        Field(
-            gt=0,
-            le=100,
-            description="slow down while other programs wait for memory more of the time than "
-            "this (PSI some, ten seconds)",
-        ),
-    ] = 20.0
-    chunk_seconds: Annotated[
-        Number,
-        Field(
-            ge=0.02,
-            le=1,
-            description="the work between two looks at the stop flag and the safety rules",
-        ),
-    ] = 0.1
-    backend: Annotated[
-        BackendName | Literal["auto"],
-        Field(description="auto: the best that this kernel offers for each step"),
-    ] = "auto"
-
-
-class RateSettings(_Section):
-    """Speeds for the time model where they are known better than hibprep measures them."""
-
-    disk_write_bytes_per_second: Annotated[
-        BytesPerSecond | None, Field(description="writing to the resume device")
-    ] = None
-    disk_read_bytes_per_second: Annotated[
-        BytesPerSecond | None, Field(description="reading from it")
-    ] = None
-    compress_bytes_per_second: Annotated[
-        BytesPerSecond | None, Field(description="uncompressed bytes, all threads together")
-    ] = None
-    decompress_bytes_per_second: Annotated[
-        BytesPerSecond | None, Field(description="uncompressed bytes, all threads together")
-    ] = None
-    shrink_bytes_per_second: Annotated[
-        BytesPerSecond | None, Field(description="the kernel's own shrinking, in one thread")
-    ] = None
-    copy_bytes_per_second: Annotated[
-        BytesPerSecond | None, Field(description="the atomic copy and its allocation")
-    ] = None
-    compression_ratio: Annotated[
-        Number | None, Field(gt=0, le=1.1, description="compressed ÷ uncompressed")
-    ] = None
-    fixed_hibernate_seconds: Annotated[
-        Number | None, Field(ge=0, le=3600, description="freezing, devices, power-off")
-    ] = None
-    fixed_resume_seconds: Annotated[
-        Number | None, Field(ge=0, le=3600, description="firmware, boot kernel, devices")
-    ] = None
-
-
-class HistorySettings(_Section):
-    """What is kept of past runs in /var/lib/hibprep/history.jsonl."""
-
-    keep: Annotated[
-        int, Field(strict=True, ge=1, le=100_000, description="so many reports are kept")
-    ] = 100
-
-
-class Config(_Section):
+class Config(Section):
     """The whole configuration; an empty file is a valid one."""
 
     target_section: Annotated[TargetSettings, Field(alias="target")] = TargetSettings()
     reclaim: ReclaimSettings = ReclaimSettings()
     rates_section: Annotated[RateSettings, Field(alias="rates")] = RateSettings()
     history: HistorySettings = HistorySettings()
+    daemon: DaemonSettings = DaemonSettings()
+    idle: IdleSettings = IdleSettings()
+    power: PowerSettings = PowerSettings()
+    continuous: ContinuousSettings = ContinuousSettings()
+    cgroups: CgroupSettings = CgroupSettings()
 
     def target(self) -> Target:
         """What to aim at when the command line does not say."""
@@ -218,6 +77,49 @@ class Config(_Section):
             swap_reserve_ratio=section.swap_reserve_ratio,
             systemd_margin=section.systemd_margin,
             backend=section.backend if isinstance(section.backend, BackendName) else None,
+        )
+
+    def policy(self) -> Policy:
+        """What the daemon decides by."""
+        idle, power, continuous = self.idle, self.power, self.continuous
+        target = self.target()
+        if self.daemon.policy is Kind.CONTINUOUS:
+            target = Target(TargetKind.WITHIN, seconds=continuous.within_seconds)
+        delays = {
+            Stage.SYNC: idle.sync_after_seconds,
+            Stage.CACHE: idle.cache_after_seconds,
+            Stage.SLAB: idle.cache_after_seconds,
+            Stage.COLD_ANON: idle.cold_anon_after_seconds,
+            Stage.ANON: idle.anon_after_seconds,
+        }
+        return Policy(
+            kind=self.daemon.policy,
+            target=target,
+            idle=IdlePolicy(
+                cpu_each=idle.cpu_each,
+                cpu_idle_percent=idle.cpu_idle_percent,
+                cpu_idle_percent_while_reclaiming=min(50.0, idle.cpu_idle_percent),
+                blind_seconds=idle.blind_seconds,
+            ),
+            after_seconds=idle.after_seconds,
+            delays_seconds={stage: delays[stage] for stage in self.limits().stages},
+            check_again_seconds=idle.check_again_seconds,
+            settle_seconds=self.daemon.settle_seconds,
+            on_battery=power.on_battery,
+            low_battery_percent=power.low_battery_percent,
+            on_low_battery=power.on_low_battery,
+            on_low_power=power.on_low_power,
+            forward_factor=power.forward_factor,
+            write_budget_bytes=self.daemon.daily_write or 0,
+            continuous_seconds=continuous.within_seconds,
+            period_seconds=continuous.period_seconds,
+            pace=PacePolicy(
+                bytes_per_second=continuous.bytes_per_second,
+                memory_pressure_share=continuous.memory_pressure_percent / 100,
+                io_pressure_share=continuous.io_pressure_percent / 100,
+                refault_share=continuous.refault_percent / 100,
+                pause_seconds=continuous.pause_seconds,
+            ),
         )
 
     def rates(self) -> dict[str, float]:
@@ -368,9 +270,14 @@ def _words(document: Mapping[str, object], node: dict[str, object]) -> str:
         ]
         return ", ".join(word.removeprefix("one of ") for word in words)
     if node.get("type") == "array":
-        return "a list with at least one of " + _words(
-            document, _object(node.get("items"))
-        ).removeprefix("one of ")
+        items = _words(document, _object(node.get("items")))
+        if not node.get("minItems"):
+            return f"a list, each of it {items}"
+        return "a list with at least one of " + items.removeprefix("one of ")
+    if node.get("type") == "boolean":
+        return "true or false"
+    if node.get("type") == "string":
+        return str(node.get("description", "a text"))
     kind = "a whole number" if node.get("type") == "integer" else "a number"
     if "exclusiveMinimum" in node:
         kind += f" above {node['exclusiveMinimum']:g}"

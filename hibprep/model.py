@@ -223,6 +223,50 @@ class ScopeMemory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What the rules for cgroups keep from one stage: the cgroups (each with all below it) that its
+    steps leave alone, and how much is out of their reach therefore."""
+
+    paths: tuple[str, ...] = ()
+    anon_bytes: int = 0  # shmem included
+    file_bytes: int = 0
+    mapped_bytes: int = 0  # of the file bytes
+
+    @property
+    def is_something(self) -> bool:
+        """Whether any memory is kept; the cgroups may not be there."""
+        return self.anon_bytes + self.file_bytes > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The rules for cgroups as they stand for one scope; what bound them is in `notes`."""
+
+    cache: Kept = Kept()  # stages cache and slab
+    cold: Kept = Kept()  # stage cold-anon
+    anon: Kept = Kept()  # stage anon
+    first: tuple[First, ...] = ()
+    notes: tuple[Limit, ...] = ()
+
+    def of(self, stage: Stage) -> Kept:
+        """What is kept from a stage."""
+        if stage in (Stage.CACHE, Stage.SLAB):
+            return self.cache
+        if stage is Stage.SYNC:
+            return Kept()
+        return self.cold if stage is Stage.COLD_ANON else self.anon
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class First:
+    """A cgroup that is reclaimed before all others, with the rules as they stand inside it."""
+
+    path: str
+    memory: ScopeMemory
+    rules: Rules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Vmstat:
     """The counters of `/proc/vmstat` that tell what was reclaimed; events in pages."""
 
@@ -268,6 +312,7 @@ class Snapshot:
     laptop_mode: int = 0
     cpus: int = 1
     scope: ScopeMemory | None = None  # set when the plan is for one cgroup
+    rules: Rules = Rules()
     own_bytes: int = 0  # private memory of this process, which ends before the hibernation begins
 
 
@@ -387,6 +432,7 @@ class Step:
     goal_bytes: int = 0
     min_age_seconds: float = 0.0
     reason: str = ""
+    spared: tuple[str, ...] = ()  # cgroups that are left alone, each with all below it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,8 @@ and there is to be had; whatever held the plan back is in it, in words.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hibprep import fitting, predict
 from hibprep.choice import KINDS, Capabilities, choose
 from hibprep.model import (
@@ -25,6 +27,7 @@ from hibprep.model import (
     Target,
     TargetKind,
 )
+from hibprep.rules import parts
 from hibprep.supply import Supply, irreducible, supply_of
 
 
@@ -36,10 +39,10 @@ def make(
     rates: Rates,
 ) -> Plan:
     """Plan how saveable memory gets down to what `target` asks for, within `limits`."""
-    notes: list[Limit] = []
+    notes = list(snapshot.rules.notes)
     goal = _goal_bytes(snapshot, target, rates, notes)
     supply = supply_of(snapshot, target, limits, notes)
-    steps = _steps(
+    whole = _steps(
         snapshot,
         capabilities=capabilities,
         target=target,
@@ -48,8 +51,10 @@ def make(
         supply=supply,
         notes=notes,
     )
+    steps = _in_order([*_first_steps(snapshot, capabilities, target, limits, goal=goal), *whole])
     before = predict.predict(snapshot, rates)
-    after = _predict_after(snapshot, rates, target, steps, supply)
+    # What comes first is in the amounts of the whole: it only comes earlier.
+    after = _predict_after(snapshot, rates, target, whole, supply)
     if after.saveable_bytes > goal + _slack(snapshot) and target.kind is not TargetKind.MIN:
         notes.append(
             Limit(
@@ -58,8 +63,8 @@ def make(
                 bytes=after.saveable_bytes - goal,
             )
         )
-    swapped = sum(step.amount_bytes for step in steps if step.kind is Kind.ANON)
-    dropped = sum(step.amount_bytes for step in steps if step.stage in (Stage.CACHE, Stage.SLAB))
+    swapped = sum(step.amount_bytes for step in whole if step.kind is Kind.ANON)
+    dropped = sum(step.amount_bytes for step in whole if step.stage in (Stage.CACHE, Stage.SLAB))
     return Plan(
         target=target,
         goal_bytes=goal,
@@ -71,7 +76,7 @@ def make(
             snapshot,
             limits,
             saveable_bytes=max(0, before.saveable_bytes - dropped),
-            swapped_bytes=min(swapped, supply.anon, supply.budget),
+            swapped_bytes=min(swapped, supply.by_age, supply.budget),
         ),
         limits=tuple(notes),
         irreducible=irreducible(snapshot, supply.budget),
@@ -128,6 +133,37 @@ def _goal_bytes(snapshot: Snapshot, target: Target, rates: Rates, notes: list[Li
     return max(0, ceiling - headroom_bytes(snapshot))
 
 
+def _first_steps(
+    snapshot: Snapshot,
+    capabilities: Capabilities,
+    target: Target,
+    limits: Limits,
+    *,
+    goal: int,
+) -> tuple[Step, ...]:
+    """The steps for the cgroups that come first. What bounds them bounds the whole and is told
+    there; what is the whole machine's business (sync, slab) is left to it."""
+    steps: list[Step] = []
+    unheard: list[Limit] = []
+    alone = tuple(stage for stage in limits.stages if stage not in (Stage.SYNC, Stage.SLAB))
+    for inside, own in parts(snapshot, replace(limits, stages=alone))[:-1]:
+        steps += _steps(
+            inside,
+            capabilities=capabilities,
+            target=target,
+            limits=own,
+            goal=goal,
+            supply=replace(supply_of(inside, target, own, unheard), slab=0),
+            notes=unheard,
+        )
+    return tuple(steps)
+
+
+def _in_order(steps: list[Step]) -> tuple[Step, ...]:
+    """Dirty pages are written back before anything: what comes first may be among them."""
+    return tuple(sorted(steps, key=lambda step: step.stage is not Stage.SYNC))
+
+
 def _steps(
     snapshot: Snapshot,
     *,
@@ -148,11 +184,12 @@ def _steps(
     }
     rest = need - wants[Stage.CACHE]
     wants[Stage.SLAB] = min(rest, supply.slab)
-    rest -= wants[Stage.SLAB]
-    swappable = min(supply.anon, supply.budget)
-    wants[Stage.COLD_ANON] = min(swappable, swappable if takes_all_cold and need else rest)
-    wants[Stage.ANON] = min(swappable, rest)
-    if supply.anon < _worth_aging_bytes(snapshot) and supply.cold == 0:
+    if not snapshot.rules.of(Stage.SLAB).is_something:
+        rest -= wants[Stage.SLAB]
+    ageable = min(supply.by_age, supply.budget)
+    wants[Stage.COLD_ANON] = min(ageable, ageable if takes_all_cold and need else rest)
+    wants[Stage.ANON] = min(supply.anon, supply.budget, rest)
+    if supply.by_age < _worth_aging_bytes(snapshot) and supply.cold == 0:
         wants[Stage.COLD_ANON] = 0
     if wants[Stage.COLD_ANON] and not fitting.safe_to_age(snapshot, limits):
         wants[Stage.COLD_ANON] = 0
@@ -190,6 +227,7 @@ def _steps(
                 goal_bytes=0 if unbound else goal,
                 min_age_seconds=limits.cold_age_seconds if stage is Stage.COLD_ANON else 0.0,
                 reason=_reason(stage, limits, capabilities[backend]),
+                spared=snapshot.rules.of(stage).paths,
             )
         )
     return tuple(steps)

@@ -32,7 +32,6 @@ from hibprep.model import (
     Report,
     Scope,
     ScopeKind,
-    ScopeMemory,
     Snapshot,
     Target,
     TargetKind,
@@ -48,6 +47,7 @@ from hibprep.reclaim.observe import Observer
 from hibprep.reclaim.pressure import PressureGauge
 from hibprep.reclaim.worker import ProcessWorker
 from hibprep.reclaim.writeback import Writeback
+from hibprep.rules import rules_for, scope_memory
 
 REPORT_VERSION = 1
 Tell = Callable[[Progress], None] | None
@@ -88,16 +88,13 @@ def snapshot_of(machine: Machine, scope: Scope) -> Snapshot:
     if machine.tree is None:
         raise NotPossibleError(f"cgroup {scope.path}", machine.tree_reason)
     stat = machine.tree.stat(machine.tree.validate(scope.path))
-    return replace(
-        snapshot,
-        scope=ScopeMemory(
-            anon_bytes=stat.get("anon", 0) + stat.get("shmem", 0),
-            file_bytes=max(0, stat.get("file", 0) - stat.get("shmem", 0)),
-            mapped_bytes=stat.get("file_mapped", 0),
-            dirty_bytes=stat.get("file_dirty", 0) + stat.get("file_writeback", 0),
-            slab_reclaimable_bytes=stat.get("slab_reclaimable", 0),
-        ),
-    )
+    return replace(snapshot, scope=scope_memory(stat))
+
+
+def ruled_snapshot_of(machine: Machine, scope: Scope) -> Snapshot:
+    """The same, with the rules for cgroups as they stand now."""
+    rules = rules_for(machine.config.cgroups, scope, machine.tree, machine.tree_reason)
+    return replace(snapshot_of(machine, scope), rules=rules)
 
 
 def validated_scope(machine: Machine, path: str) -> Scope:
@@ -115,7 +112,7 @@ def capabilities(machine: Machine) -> tuple[Capability, ...]:
 
 def make_plan(machine: Machine, target: Target, limits: Limits, *, measure: bool = False) -> Plan:
     """Plan for `target`; with `measure`, speeds that are not known yet are measured and kept."""
-    snapshot = snapshot_of(machine, limits.scope)
+    snapshot = ruled_snapshot_of(machine, limits.scope)
     return planning.make(
         snapshot,
         {item.backend: item for item in capabilities(machine)},
@@ -167,7 +164,7 @@ def reclaim(
 ) -> Report:
     """Reclaim so many bytes (None: all that can be had) of a kind, whatever the image would be."""
     limits = replace(machine.config.limits(), backend=backend, scope=scope)
-    snapshot = snapshot_of(machine, scope)
+    snapshot = ruled_snapshot_of(machine, scope)
     plans = for_reclaim(
         snapshot,
         {item.backend: item for item in capabilities(machine)},
@@ -212,7 +209,7 @@ def run_plan(
     plan, run = plans[0], Run()
     knob_words: list[str] = []
     with RunLock(machine.root), session(machine, limits, knob_words) as tools:
-        for part in plans:
+        for part in plans if amount_bytes is None else _one_by_one(plans):
             if amount_bytes is not None:
                 left = amount_bytes - run.freed.reclaimed_bytes
                 if left < os.sysconf("SC_PAGE_SIZE"):
@@ -279,6 +276,14 @@ def set_knobs(plan: Plan, set_knob: Callable[[str, str, str], None]) -> list[str
         except KernelFileError as error:
             words.append(f"{knob_name(change.path)} was left as it is: {error}")
     return words
+
+
+def _one_by_one(plans: list[Plan]) -> list[Plan]:
+    """A plan for each step: what one has freed, the next need not."""
+    found = []
+    for plan in plans:
+        found += [replace(plan, steps=(step,)) for step in plan.steps] or [plan]
+    return found
 
 
 def _no_more_than(plan: Plan, amount_bytes: int) -> Plan:

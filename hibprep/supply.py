@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from hibprep import fitting, predict
 from hibprep.model import Limit, Limits, Snapshot, Target, TargetKind
+from hibprep.rules import covers, is_spared
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,23 +18,27 @@ class Supply:
     dirty: int
     cache: int
     slab: int
-    anon: int
+    anon: int  # for stage anon
+    by_age: int  # for stage cold-anon: as much of it as proves cold
     cold: int  # known now from the generations' ages; more may prove cold while the plan runs
     budget: int  # of swap
 
 
 def supply_of(snapshot: Snapshot, target: Target, limits: Limits, notes: list[Limit]) -> Supply:
     """What may be taken for `target`; whatever bounds it is added to `notes`."""
-    memory, scope = snapshot.memory, snapshot.scope
+    memory, scope, rules = snapshot.memory, snapshot.scope, snapshot.rules
+    slab, dirty = memory.slab_reclaimable_bytes, memory.dirty_bytes + memory.writeback_bytes
+    file, mapped, anon = memory.file_lru_bytes, memory.mapped_bytes, memory.anon_lru_bytes
     # Mapped file pages are running programs: only "as small as possible" asks for them too.
-    spared = 0 if target.kind is TargetKind.MIN else memory.mapped_bytes
-    cache = max(0, memory.file_lru_bytes - spared)
-    slab, anon = memory.slab_reclaimable_bytes, memory.anon_lru_bytes
-    dirty = memory.dirty_bytes + memory.writeback_bytes
+    spares_mapped = target.kind is not TargetKind.MIN
+    cache = max(0, file - (mapped if spares_mapped else 0))
     if scope is not None:
-        spared = 0 if target.kind is TargetKind.MIN else scope.mapped_bytes
-        cache = min(cache, max(0, scope.file_bytes - spared))
+        file, mapped = scope.file_bytes, scope.mapped_bytes
         anon, dirty = min(anon, scope.anon_bytes), min(dirty, scope.dirty_bytes)
+    mapped = max(0, mapped - rules.cache.mapped_bytes) if spares_mapped else 0
+    cache = min(cache, max(0, file - rules.cache.file_bytes - mapped))
+    by_age = max(0, anon - rules.cold.anon_bytes)
+    anon = max(0, anon - rules.anon.anon_bytes)
     if snapshot.protected_bytes:
         notes.append(
             Limit(
@@ -46,6 +51,7 @@ def supply_of(snapshot: Snapshot, target: Target, limits: Limits, notes: list[Li
         cache_held = min(cache, snapshot.protected_bytes)
         cache -= cache_held
         anon = max(0, anon - (snapshot.protected_bytes - cache_held))
+        by_age = max(0, by_age - (snapshot.protected_bytes - cache_held))
     if snapshot.swap_barred_bytes:
         notes.append(
             Limit(
@@ -55,13 +61,15 @@ def supply_of(snapshot: Snapshot, target: Target, limits: Limits, notes: list[Li
             )
         )
         anon = max(0, anon - snapshot.swap_barred_bytes)
-    budget = _swap_budget(snapshot, limits, anon, notes)
+        by_age = max(0, by_age - snapshot.swap_barred_bytes)
+    budget = _swap_budget(snapshot, limits, by_age, notes)
     return Supply(
         dirty=dirty,
         cache=cache,
         slab=slab,
         anon=anon,
-        cold=min(anon, cold_bytes(snapshot, limits.cold_age_seconds)),
+        by_age=by_age,
+        cold=min(by_age, cold_bytes(snapshot, limits.cold_age_seconds, limits.scope.path)),
         budget=budget,
     )
 
@@ -102,11 +110,14 @@ def _swap_budget(snapshot: Snapshot, limits: Limits, anon: int, notes: list[Limi
     return budget
 
 
-def cold_bytes(snapshot: Snapshot, min_age_seconds: float) -> int:
+def cold_bytes(snapshot: Snapshot, min_age_seconds: float, scope: str = "/") -> int:
     """Anonymous memory in generations whose pages are known to be idle for so long: the next
-    younger generation is at least that old (multigen_lru.rst; the two youngest do not count)."""
+    younger generation is at least that old (multigen_lru.rst; the two youngest do not count).
+    Of the cgroup `scope`, without what a rule keeps."""
     pages = 0
     for entry in snapshot.generations:
+        if not covers(scope, entry.path) or is_spared(entry.path, snapshot.rules.cold.paths):
+            continue
         for older, younger in pairwise(entry.generations[:-1]):
             if younger.age_seconds >= min_age_seconds:
                 pages += older.anon_pages
@@ -116,6 +127,7 @@ def cold_bytes(snapshot: Snapshot, min_age_seconds: float) -> int:
 def irreducible(snapshot: Snapshot, swap_budget: int) -> dict[str, int]:
     """What no plan can free, by kind, in bytes; kinds that are 0 are left out."""
     memory, page = snapshot.memory, snapshot.page_size
+    kept = snapshot.rules.cache.file_bytes + snapshot.rules.cold.anon_bytes
     reserved = sum(zone.present_pages - zone.managed_pages for zone in snapshot.zones) * page
     parts = {
         "unevictable and mlocked": max(memory.unevictable_bytes, memory.mlocked_bytes),
@@ -128,11 +140,13 @@ def irreducible(snapshot: Snapshot, swap_budget: int) -> dict[str, int]:
         "zram pool": snapshot.zram_used_bytes,
         "zswap pool": memory.zswap_bytes,
         "protected by memory.min": snapshot.protected_bytes,
+        "kept by the rules for cgroups": kept,
         "anonymous memory without room in swap": max(0, memory.anon_lru_bytes - swap_budget),
     }
     known = sum(parts.values())
     now = predict.saveable_pages(snapshot) * page
     lru = memory.file_lru_bytes + memory.slab_reclaimable_bytes
     freeable = lru + min(memory.anon_lru_bytes, swap_budget)
-    parts["other kernel and driver memory"] = max(0, now - freeable - known)
+    # what the rules keep is on the LRU, too
+    parts["other kernel and driver memory"] = max(0, now - freeable - (known - kept))
     return {name: value for name, value in parts.items() if value > 0}

@@ -27,10 +27,15 @@ COMMANDS = {
     "reclaim": "Reclaim an amount of memory.",
     "check": "Say whether hibernation will fit and work, and what to change.",
     "backends": "Say what this kernel offers, and why not.",
-    "status": "Say what runs, and what the last run did.",
+    "run": "Run the daemon.",
+    "status": "Say what the daemon does and why, and what the last run did.",
     "history": "Show past runs.",
     "config": "Check or show the configuration, or its schema.",
 }
+
+
+# a module `run` would take the place of the function `run` below
+_MODULES = {"run": "daemon"}
 
 
 class LazyGroup(click.Group):
@@ -44,7 +49,8 @@ class LazyGroup(click.Group):
         """The command of that name."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"hibprep.cli.{cmd_name}").command
+        module = _MODULES.get(cmd_name, cmd_name)
+        command: click.Command = importlib.import_module(f"hibprep.cli.{module}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -96,6 +96,10 @@ class CgroupTree:
         """The file `name` of cgroup `path`."""
         return f"{self.directory(path)}/{name}"
 
+    def exists(self, path: str) -> bool:
+        """Whether there is such a cgroup now."""
+        return self.root.is_dir(self.directory(path))
+
     def validate(self, path: str) -> str:
         """The cgroup that a person means with "/user.slice", "user.slice" or
         "/sys/fs/cgroup/user.slice"."""
@@ -207,6 +211,24 @@ class CgroupTree:
                 continue
             total += max(0, stat.get("anon", 0) + stat.get("shmem", 0) - room)
         return total
+
+    def losable_bytes(self, path: str, *, to_swap: bool, low: bool = False) -> int:
+        """How much memory.min (with `low` memory.low too) and, `to_swap`, memory.swap.max let
+        `path` lose: its own and those of all above it. Reclaim that names a cgroup is not held
+        back by what is set on that cgroup itself, nor by what is set above it."""
+        room = _UNLIMITED
+        parts = [part for part in path.split("/") if part]
+        for depth in range(1, len(parts) + 1):
+            try:
+                cgroup = self.read("/" + "/".join(parts[:depth]))
+            except KernelFileError:
+                return 0  # it went away; its memory is somebody else's by now
+            floor = max(cgroup.min_bytes, cgroup.low_bytes if low else 0)
+            if floor:
+                room = min(room, cgroup.current_bytes - floor)
+            if to_swap and cgroup.swap_max_bytes is not None:
+                room = min(room, cgroup.swap_max_bytes - cgroup.swap_current_bytes)
+        return max(0, room)
 
     def _protected(self, path: str, granted: int) -> int:
         directory = self.directory(path)

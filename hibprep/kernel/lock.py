@@ -24,10 +24,18 @@ class RunLock:
     """The lock, held from `acquire` to `release` or as a context manager. A forked child that
     keeps the descriptor holds it too."""
 
-    def __init__(self, root: KernelRoot, directory: str = "/run/hibprep") -> None:
+    def __init__(
+        self,
+        root: KernelRoot,
+        directory: str = "/run/hibprep",
+        *,
+        name: str = _NAME,
+        who: str = "another hibprep is at work",
+    ) -> None:
         self._root = root
         self._directory = directory
-        self._path = f"{directory}/{_NAME}"
+        self._path = f"{directory}/{name}"
+        self._who = who
         self._descriptor = -1
 
     def acquire(self) -> None:
@@ -49,7 +57,7 @@ class RunLock:
             owner = os.pread(descriptor, _DIGITS, 0).decode(errors="replace").strip()
             os.close(descriptor)
             raise LockedError(
-                f"another hibprep is at work (pid {owner or 'not known yet'})",
+                f"{self._who} (pid {owner or 'not known yet'})",
                 "wait until it has ended, or stop it with SIGTERM",
             ) from None
         except OSError as error:

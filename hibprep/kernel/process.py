@@ -173,3 +173,14 @@ def _is_private_anonymous(mapping: Mapping) -> bool:
     return mapping.end > mapping.start and (
         mapping.name in ("", "[heap]") or mapping.name.startswith("[anon:")
     )
+
+
+def child_pids(root: KernelRoot, pid: int) -> list[int]:
+    """The children of a process that live now (proc_pid_children(5), CONFIG_PROC_CHILDREN); none
+    where that cannot be told."""
+    directory = f"/proc/{pid}/task"
+    found: list[int] = []
+    for task in root.subdirectories(directory):
+        text = root.try_read(f"{directory}/{task}/children") or ""
+        found += [int(word) for word in text.split() if word.isdigit()]
+    return sorted(found)

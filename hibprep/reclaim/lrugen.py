@@ -8,7 +8,8 @@ whose next younger one is that old is guaranteed to have been idle for as long. 
 generations cannot be evicted (MIN_NR_GENS), and the first aging finds everything touched: three
 agings pass before anything can be said to be cold.
 
-Eviction here pays no regard to memory.min, unlike reclaim, so this module does.
+Eviction here pays no regard to memory.min, unlike reclaim, so this module does. Each command names
+one memcg and takes nothing from those below it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from hibprep.model import (
     Step,
 )
 from hibprep.reclaim.base import Budget, Outcome, Status, Stop, Worker, failed
+from hibprep.rules import is_spared
 
 SINCE = "6.1"
 _AGINGS_TO_KNOW = 3  # until what has not been touched can be in an evictable generation
@@ -156,26 +158,16 @@ class LruGen:
             entry
             for entry in lrugen.read_generations(self._root)
             if entry.path.rstrip("/") == scope or entry.path.startswith(f"{scope}/")
+            if not is_spared(entry.path, step.spared)
             if len(entry.generations) >= lrugen.MIN_GENERATIONS
             if sum(_pages(generation, step.kind) for generation in entry.generations) >= least
         ]
 
     def _may_lose_pages(self, path: str, kind: Kind) -> int:
         """How much may be taken: memory.min and memory.swap.max, its own and its ancestors'."""
-        room = 1 << 62
         if self._tree is None:
-            return room
-        parts = [part for part in path.split("/") if part]
-        for depth in range(1, len(parts) + 1):
-            try:
-                cgroup = self._tree.read("/" + "/".join(parts[:depth]))
-            except KernelFileError:
-                return 0  # it went away; its memory is somebody else's by now
-            if cgroup.min_bytes:
-                room = min(room, cgroup.current_bytes - cgroup.min_bytes)
-            if kind is Kind.ANON and cgroup.swap_max_bytes is not None:
-                room = min(room, cgroup.swap_max_bytes - cgroup.swap_current_bytes)
-        return max(0, room) // self._page
+            return 1 << 62
+        return self._tree.losable_bytes(path, to_swap=kind is Kind.ANON) // self._page
 
     def _evict(
         self, entry: GenerationList, cold: Generation, kind: Kind, pages: int, stop: Stop

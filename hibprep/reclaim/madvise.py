@@ -33,7 +33,8 @@ class Madvise:
         self._tree = tree
         self._worker = worker
         self._own_pids = own_pids
-        self._queue: deque[tuple[int, int, int]] | None = None
+        self._step: Step | None = None
+        self._queue: deque[tuple[int, int, int]] = deque()
         self._skipped_bytes = 0
 
     def probe(self) -> Capability:
@@ -56,7 +57,8 @@ class Madvise:
         """Page out the next ranges, up to the chunk's amount."""
         if step.kind not in (Kind.ANON, Kind.ANY):
             return Outcome(Status.FAILED, f"process_madvise cannot free memory of kind {step.kind}")
-        if self._queue is None:
+        if self._step != step:
+            self._step, self._skipped_bytes = step, 0
             self._queue = deque(self._ranges(step))
         if not self._queue:
             note = "every range was asked for once"
@@ -102,8 +104,9 @@ class Madvise:
         else:
             pids = process.all_pids(self._root)
         found: list[tuple[int, int, int]] = []
+        left_alone = self._own_pids | self._spared_pids(step)
         for pid in pids:
-            if pid in self._own_pids:
+            if pid in left_alone:
                 continue
             try:
                 ranges = process.pageout_ranges(self._root, pid)
@@ -112,3 +115,9 @@ class Madvise:
                 continue  # it ended meanwhile
             found.extend((pid, start, length) for start, length in ranges)
         return found
+
+    def _spared_pids(self, step: Step) -> frozenset[int]:
+        """The processes that a rule keeps: the system call knows no cgroups."""
+        if self._tree is None:
+            return frozenset()
+        return frozenset(pid for path in step.spared for pid in self._tree.pids(path))

@@ -10,16 +10,22 @@ the length of a step by way of the knob journal.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 
 from hibprep.errors import KernelFileError
 from hibprep.kernel.cgroup import CgroupTree
 from hibprep.kernel.root import KernelRoot
+from hibprep.kernel.vmstat import read_vmstat
 from hibprep.model import BackendName, Capability, Kind, ScopeKind, Step
 from hibprep.reclaim.base import Budget, Outcome, Status, Stop, Worker, failed
+from hibprep.reclaim.shares import Shares
+from hibprep.rules import reach
 
 SWAPPINESS_FILE = "/proc/sys/vm/swappiness"
 SINCE = "5.19"
+_NOTICEABLE_PAGES = 16
+_AGAIN_SECONDS = 0.05
 
 
 class Memcg:
@@ -43,6 +49,8 @@ class Memcg:
         self._set_knob = set_knob
         self._absent_reason = absent_reason
         self._capability: Capability | None = None
+        self._page = os.sysconf("SC_PAGE_SIZE")
+        self._shares: Shares | None = None
 
     def probe(self) -> Capability:
         """Asks the root's file with an amount of 0: it is parsed, and nothing is reclaimed."""
@@ -104,11 +112,14 @@ class Memcg:
             return Outcome(Status.FAILED, capability.reason)
         if step.scope.kind is ScopeKind.PROCESS:
             return Outcome(Status.FAILED, "memory.reclaim works on cgroups, not on a process")
-        text = str(budget.amount_bytes)
+        suffix = ""
         if step.kind in (Kind.FILE, Kind.ANON):
-            text += self._swappiness(step.kind, capability.features)
+            suffix = self._swappiness(step.kind, capability.features)
+        within = reach(step.scope.path, step.spared, self._tree) if step.spared else None
+        if within not in (None, [step.scope.path]):
+            return self._share_out(step, budget, suffix, stop, self._tree)
         path = self._tree.file(step.scope.path, "memory.reclaim")
-        result = self._worker.write(path, text, stop)
+        result = self._worker.write(path, f"{budget.amount_bytes}{suffix}", stop)
         if result.stopped:
             return Outcome(Status.STOPPED)
         if result.errno in (errno.ENOENT, errno.ENODEV):
@@ -118,6 +129,53 @@ class Memcg:
         if result.errno:
             return failed(path, result.errno)
         return Outcome(Status.OK)
+
+    def _share_out(
+        self,
+        step: Step,
+        budget: Budget,
+        suffix: str,
+        stop: Stop,
+        tree: CgroupTree,
+    ) -> Outcome:
+        """Ask for the chunk beside what rules keep: no cgroup is named that has any of it."""
+        shares = self._shares = self._shares or Shares(tree, self._page)
+        left_bytes, seconds, again = budget.amount_bytes, 0.0, False
+        passed: set[str] = set()  # gave nothing this time
+        while left_bytes > 0 and seconds < budget.seconds:
+            turn = shares.next(step, left_bytes, passed)
+            if turn is None:
+                break
+            path = tree.file(turn.path, "memory.reclaim")
+            before = self._moved_pages()
+            result = self._worker.write(path, f"{turn.amount_bytes}{suffix}", stop)
+            seconds += result.seconds
+            if result.stopped:
+                return Outcome(Status.STOPPED)
+            if result.errno in (errno.ENOENT, errno.ENODEV):
+                shares.gone(turn)
+                continue
+            if result.errno not in (0, errno.EAGAIN, errno.EINTR):
+                return failed(path, result.errno)
+            least = min(_NOTICEABLE_PAGES, turn.amount_bytes // self._page)
+            moved = self._moved_pages() - before >= least
+            shares.told(turn, moved=moved)
+            if moved:
+                left_bytes -= turn.amount_bytes
+                again = again or result.errno != 0
+            else:
+                passed.add(turn.path)
+        if left_bytes < budget.amount_bytes:
+            return Outcome(Status.AGAIN if again else Status.OK, knows_its_end=True)
+        if shares.next(step, self._page, set()) is None:
+            return Outcome(Status.EXHAUSTED, "nothing more gives way beside what rules keep")
+        # perhaps writeback is still under way
+        return Outcome(Status.WAIT, "nothing gave way yet", wait_seconds=_AGAIN_SECONDS)
+
+    def _moved_pages(self) -> int:
+        """Pages that were freed or sent to swap so far: answers of reclaim do not tell."""
+        counters = read_vmstat(self._root)
+        return counters.pgsteal_anon + counters.pgsteal_file + counters.pswpout
 
     def _swappiness(self, kind: Kind, features: frozenset[str]) -> str:
         if "swappiness" not in features:

@@ -16,13 +16,17 @@ from hibprep.kernel.root import KernelRoot
 
 
 class PressureGauge:
-    """The share of time, 0 to 1, for which some task was stalled on memory since the last look; of
-    the top-level cgroup that suffered most, or of the whole machine where there is no cgroup v2."""
+    """The share of time, 0 to 1, for which some task was stalled on `resource` (memory or io) since
+    the last look; of the top-level cgroup that suffered most, or of the whole machine where there
+    is no cgroup v2."""
 
-    def __init__(self, root: KernelRoot, tree: CgroupTree | None, clock: Clock) -> None:
+    def __init__(
+        self, root: KernelRoot, tree: CgroupTree | None, clock: Clock, resource: str = "memory"
+    ) -> None:
         self._root = root
         self._tree = tree
         self._clock = clock
+        self._resource = resource
         self._totals: dict[str, float] = {}
         self._at = clock.monotonic()
 
@@ -32,7 +36,7 @@ class PressureGauge:
         elapsed, self._at = now - self._at, now
         worst = 0.0
         for directory in self._directories():
-            pressure = try_pressure(self._root, "memory", directory)
+            pressure = try_pressure(self._root, self._resource, directory)
             if pressure is None:
                 continue
             total = pressure.some_total_seconds

@@ -365,7 +365,7 @@ def test_status_and_history(root: Path, capsys: Capture) -> None:
     assert cli.run(["status"]) == 0
     assert capsys.readouterr().out == "No daemon runs. No run is kept.\n"
     assert cli.run(["status", "--json"]) == 0
-    nothing = {"running": False, "report": None, "note": ""}
+    nothing = {"running": False, "daemon": None, "report": None, "note": ""}
     assert json.loads(capsys.readouterr().out) == nothing
     History(str(root)).append(REPORT)
     assert cli.run(["status"]) == 0
@@ -374,6 +374,8 @@ def test_status_and_history(root: Path, capsys: Capture) -> None:
     assert len(json.loads(capsys.readouterr().out)["reports"]) == 1
     assert cli.run(["history"]) == 0
     assert "1 run kept." in capsys.readouterr().out
+    assert cli.run(["status", "--follow"]) == 4
+    assert capsys.readouterr().err == "hibprep: no daemon runs: start it: hibprep run\n"
 
 
 @pytest.mark.usefixtures("root")

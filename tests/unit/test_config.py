@@ -14,8 +14,12 @@ from pydantic import ValidationError
 
 import hibprep
 from hibprep.config import Config, ConfigErrors, load, schema
+from hibprep.decide import Battery, Policy
+from hibprep.decide import Kind as PolicyKind
 from hibprep.errors import ConfigError, ExitCode
+from hibprep.idleness import IdlePolicy
 from hibprep.model import BackendName, Limits, Rates, Stage, Target, TargetKind
+from hibprep.pace import PacePolicy
 from hibprep.sizes import LARGEST_BYTES, parse_size
 
 SHIPPED = Path(hibprep.__file__).parent / "resources" / "hibprep.toml"
@@ -98,7 +102,14 @@ def test_the_shipped_file_shows_the_defaults() -> None:
     text = SHIPPED.read_text()
     assert load("/nowhere", str(SHIPPED)) == Config()
     shown = tomllib.loads(re.sub(r"(?m)^#(?=[a-z_]+ = )", "", text))
-    optional = {"size", "seconds", *Config().rates_section.model_dump()}
+    optional = {
+        "size",
+        "seconds",
+        "daily_write",
+        "metrics_file",
+        "metrics_port",
+        *Config().rates_section.model_dump(),
+    }
     defaults = Config().model_dump(mode="json", by_alias=True)
     for section, key in settings():
         assert key in shown[section], f"{section}.{key} is not in {SHIPPED.name}"
@@ -132,6 +143,11 @@ def test_every_setting_has_an_effect(tmp_path: Path) -> None:
         backend = "memcg"
         [history]
         keep = 7
+        [cgroups]
+        protect = ["/system.slice/a.service"]
+        cache_only = ["/system.slice/b.service"]
+        cold_only = ["/user.slice"]
+        first = ["/machine.slice"]
         [rates]
         """
         + "\n".join(f"{key} = {value}" for key, value in rates.items()),
@@ -150,6 +166,11 @@ def test_every_setting_has_an_effect(tmp_path: Path) -> None:
     assert config.reclaim.pressure_limit_percent == 5
     assert config.reclaim.chunk_seconds == 0.05
     assert config.history.keep == 7
+    # what they come to is in test_rules.py
+    assert config.cgroups.protect == ("/system.slice/a.service",)
+    assert config.cgroups.cache_only == ("/system.slice/b.service",)
+    assert config.cgroups.cold_only == ("/user.slice",)
+    assert config.cgroups.first == ("/machine.slice",)
     write(tmp_path, 'target = {kind = "size", size = "2 GiB"}')
     assert load(str(tmp_path)).target() == Target(TargetKind.SIZE, 2 << 30)
 
@@ -240,3 +261,110 @@ def test_the_schema_is_json_and_names_everything() -> None:
     document = json.loads(json.dumps(schema()))
     assert set(document["properties"]) == {section for section, _ in settings()}
     assert document["additionalProperties"] is False
+
+
+DAEMON = """
+[reclaim]
+stages = ["sync", "cache", "anon"]
+[daemon]
+policy = "continuous"
+settle_seconds = 1
+daily_write = "2 GiB"
+metrics_file = "/var/lib/node/hibprep.prom"
+metrics_port = 9750
+[idle]
+after_seconds = 2
+sync_after_seconds = 3
+cache_after_seconds = 4
+cold_anon_after_seconds = 5
+anon_after_seconds = 6
+check_again_seconds = 70
+cpu_idle_percent = 30
+cpu_each = true
+blind_seconds = 8
+[power]
+on_battery = "hold"
+low_battery_percent = 9
+on_low_battery = "cache-only"
+on_low_power = "forward"
+forward_factor = 0.5
+[continuous]
+within_seconds = 11
+period_seconds = 12
+bytes_per_second = 1300
+memory_pressure_percent = 14
+io_pressure_percent = 15
+refault_percent = 16
+pause_seconds = 17
+"""
+
+
+def test_every_setting_of_the_daemon_has_an_effect(tmp_path: Path) -> None:
+    write(tmp_path, DAEMON)
+    config = load(str(tmp_path))
+    shown = tomllib.loads(DAEMON)
+    for section in ("daemon", "idle", "power", "continuous"):
+        assert set(shown[section]) == {key for name, key in settings() if name == section}
+    assert config.policy() == Policy(
+        kind=PolicyKind.CONTINUOUS,
+        target=Target(TargetKind.WITHIN, seconds=11),
+        idle=IdlePolicy(
+            cpu_each=True,
+            cpu_idle_percent=30,
+            cpu_idle_percent_while_reclaiming=30,
+            blind_seconds=8,
+        ),
+        after_seconds=2,
+        delays_seconds={Stage.SYNC: 3, Stage.CACHE: 4, Stage.ANON: 6},  # what may be used
+        check_again_seconds=70,
+        settle_seconds=1,
+        on_battery=Battery.HOLD,
+        low_battery_percent=9,
+        on_low_battery=Battery.CACHE_ONLY,
+        on_low_power=Battery.FORWARD,
+        forward_factor=0.5,
+        write_budget_bytes=2 << 30,
+        continuous_seconds=11,
+        period_seconds=12,
+        pace=PacePolicy(
+            bytes_per_second=1300,
+            memory_pressure_share=0.14,
+            io_pressure_share=0.15,
+            refault_share=0.16,
+            pause_seconds=17,
+        ),
+    )
+    assert config.daemon.metrics_file == "/var/lib/node/hibprep.prom"
+    assert config.daemon.metrics_port == 9750
+    write(tmp_path, "")
+    assert load(str(tmp_path)).policy() == Policy()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[idle]\ncpu_each = 1", "idle.cpu_each = 1: must be true or false"),
+        (
+            '[daemon]\nmetrics_file = "x.prom"',
+            "daemon.metrics_file = 'x.prom': must be an absolute path that ends in .prom",
+        ),
+        (
+            '[power]\non_battery = "off"',
+            "power.on_battery = 'off': must be one of as-usual, cache-only, hold, forward",
+        ),
+        (
+            '[cgroups]\nprotect = ["user.slice"]',
+            (
+                "cgroups.protect = 'user.slice': must be a list, each of it a cgroup's path, such "
+                "as /system.slice"
+            ),
+        ),
+        (
+            '[cgroups]\nprotect = ["/a"]\nfirst = ["/a"]',
+            "cgroups: /a is in `protect` and in `first`; what is protected cannot be first",
+        ),
+    ],
+)
+def test_wrong_settings_of_the_daemon(tmp_path: Path, text: str, words: str) -> None:
+    write(tmp_path, text)
+    assert [line.partition("hibprep.toml: ")[2] for line in errors(tmp_path)] == [words]

@@ -108,7 +108,7 @@ def test_commands_are_found_at_all() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["prepare", "--wihtin", "10"], ["reclaim", "12X"], ["plan", "--stages", "x"], ["run"]]
+    "words", [["prepare", "--wihtin", "10"], ["reclaim", "12X"], ["plan", "--stages", "x"], ["go"]]
 )
 def test_a_wrong_command_would_be_noticed(words: list[str]) -> None:
     with pytest.raises((click.UsageError, AssertionError)):

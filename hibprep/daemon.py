@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The daemon: signals in, decisions out, and carrying them out.
+
+Everything happens on one event loop, in one task group; a decision is made in the very moment in
+which its signal comes. Only a run of reclaim is in a thread (`hibprep.runner`). Nothing here knows
+what is idle, and when to take what: that is `hibprep.decide`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, MutableMapping
+from dataclasses import replace
+from pathlib import Path
+
+from hibprep import metrics, streams
+from hibprep import prepare as engine
+from hibprep.bus.manager import ManagerService
+from hibprep.clock import Clock, SystemClock
+from hibprep.config import Config
+from hibprep.decide import Act, Decision, Kind, Phase, State, begin, decide
+from hibprep.errors import HibprepError
+from hibprep.events import (
+    Moment,
+    Predicted,
+    Pressure,
+    Request,
+    RunEnded,
+    Signal,
+    Sleep,
+    SourceChanged,
+    Tick,
+    Wish,
+)
+from hibprep.kernel.lock import RunLock
+from hibprep.kernel.mlock import lock_memory
+from hibprep.kernel.process import child_pids
+from hibprep.ledger import Ledger
+from hibprep.looking import Look
+from hibprep.model import Ending
+from hibprep.notify import Notifier
+from hibprep.reclaim.pressure import PressureGauge
+from hibprep.runner import Runner, Work
+from hibprep.signals.base import Source, moment, supervise
+from hibprep.signals.control import Control
+from hibprep.signals.cpu import CpuSource
+from hibprep.signals.logind import Logind
+from hibprep.signals.power import Power
+from hibprep.signals.pressure import PressureSource
+from hibprep.standing import status_of
+from hibprep.status import Status
+
+log = logging.getLogger(__name__)
+
+# Two wake-ups in ten seconds are all that is allowed at rest: one for this, and logind's own poll.
+SAMPLE_SECONDS = 10.0
+_BUS_PAUSE_SECONDS = 60.0
+_SOON_SECONDS = 0.05
+
+
+class Daemon:
+    """One daemon; `run` is its life. It is the `Host` of its control socket and bus service."""
+
+    def __init__(
+        self,
+        root_prefix: str,
+        load_config: Callable[[], Config],
+        *,
+        clock: Clock | None = None,
+        bus_address: str | None = None,
+        environ: MutableMapping[str, str] | None = None,
+        work: Work | None = None,
+    ) -> None:
+        self._prefix = root_prefix
+        self._load = load_config
+        self._config = load_config()
+        self._policy = self._config.policy()
+        self._clock = clock or SystemClock()
+        self._notifier = Notifier(os.environ if environ is None else environ, self._clock)
+        self._machine = engine.open_machine(root_prefix, self._config)
+        self._ledger = Ledger(root_prefix)
+        day, written = self._ledger.load()
+        self._state = begin(self._now(), written_day=day, written_bytes=written)
+        self._runner = Runner(root_prefix, self.emit, work)
+        root, tree = self._machine.root, self._machine.tree
+        self._logind = Logind(self._clock, address=bus_address)
+        self._power = Power(root, self._clock)
+        self._pressure = PressureSource(root, tree, self._clock)
+        self._cpu = CpuSource(root, self._clock, self._own_pids)
+        self._gauges = {
+            resource: PressureGauge(root, tree, self._clock, resource)
+            for resource in ("memory", "io")
+        }
+        self._control = Control(root, self)
+        self._manager = ManagerService(bus_address)
+        self._signals: deque[Signal] = deque()
+        self._deciding = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._sample_at = 0.0
+        self._look = Look(self._machine, self._clock)
+        self._changes: list[asyncio.Future[None]] = []
+        self._endings: list[asyncio.Future[RunEnded]] = []
+        self._end: asyncio.Event | None = None
+        self._ending = False
+
+    # --- life ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Live until SIGTERM or SIGINT. Every setting is back, and nothing runs, when it returns.
+
+        Raises LockedError when another daemon runs.
+        """
+        loop = asyncio.get_running_loop()
+        self._end = asyncio.Event()
+        lock = RunLock(self._machine.root, name="daemon", who="another hibprep daemon runs")
+        with lock, self._signal_handlers(loop):
+            for words in (*self._machine.recovered, lock_memory()):
+                if words:
+                    log.warning("%s", words)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    sources: tuple[Source, ...] = (
+                        self._logind, self._power, self._pressure, self._cpu, self._control,
+                    )  # fmt: skip
+                    tasks = [
+                        group.create_task(
+                            supervise(source, self.emit, self._clock), name=str(source.name)
+                        )
+                        for source in sources
+                    ]
+                    tasks.append(group.create_task(self._serve_bus(), name="bus service"))
+                    tasks.append(group.create_task(self._serve_metrics(), name="metrics"))
+                    self._notifier.ready(self._state.reason)
+                    self._tick()
+                    await self._end.wait()
+                    self._notifier.stopping()
+                    for task in tasks:
+                        task.cancel()
+            finally:
+                if self._timer is not None:
+                    self._timer.cancel()
+                await self._runner.closed()
+
+    @contextlib.contextmanager
+    def _signal_handlers(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        handlers = {
+            signal.SIGTERM: self.end,
+            signal.SIGINT: self.end,
+            signal.SIGHUP: self.reload,
+        }
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
+        try:
+            yield
+        finally:
+            for number in handlers:
+                loop.remove_signal_handler(number)
+
+    def end(self) -> None:
+        """Leave `run`, as SIGTERM does. What is under way is stopped at once."""
+        self._ending = True
+        self._runner.stop("the daemon ends")
+        if self._end is not None:
+            self._end.set()
+
+    def reload(self) -> None:
+        """Read the configuration anew, as SIGHUP does, or keep the old one and say why."""
+        self._notifier.reloading()
+        try:
+            self._config = self._load()
+        except HibprepError as error:
+            for line in getattr(error, "lines", (str(error),)):
+                log.warning("%s; the configuration stays as it was", line)
+        else:
+            self._policy = self._config.policy()
+            log.info("the configuration is read anew")
+            self.emit(Tick())
+        self._notifier.ready(self._state.reason)
+
+    async def _serve_bus(self) -> None:
+        """The service on the bus; a convenience, so that its absence is told and nothing more."""
+        said = ""
+        while True:
+            try:
+                await self._manager.run(self.emit, self)
+            except (HibprepError, OSError, EOFError) as error:
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("no service on the bus: %s", said)
+            await asyncio.sleep(_BUS_PAUSE_SECONDS)
+
+    async def _serve_metrics(self) -> None:
+        port = self._config.daemon.metrics_port
+        if port is None:
+            return
+        try:
+            await metrics.serve(self.status, port)
+        except (HibprepError, OSError) as error:
+            log.warning("no figures on port %s: %s", port, error)
+
+    # --- signals ------------------------------------------------------------------------------
+
+    def emit(self, signal_: Signal) -> None:
+        """Decide on a signal, now. What that leads to may bring signals of its own: in order."""
+        self._signals.append(signal_)
+        if self._deciding:
+            return
+        self._deciding = True
+        try:
+            while self._signals:
+                self._decide(self._signals.popleft())
+        finally:
+            self._deciding = False
+        self._arm()
+
+    def _decide(self, signal_: Signal) -> None:
+        before = self._state
+        self._state, made = decide(before, signal_, self._now(), self._policy)
+        if isinstance(signal_, SourceChanged):
+            how = "works" if signal_.works else "does not work"
+            log.log(
+                logging.INFO if signal_.works else logging.WARNING,
+                "source %s %s: %s", signal_.source, how, signal_.reason,
+            )  # fmt: skip
+        if isinstance(signal_, RunEnded):
+            self._run_ended(signal_)
+        for decision in made:
+            self._carry_out(decision)
+        if isinstance(signal_, Request):
+            self._answer(signal_)
+        self._tell(before)
+
+    def _carry_out(self, decision: Decision) -> None:
+        if self._ending:
+            return  # what ends must not begin anything: the last run's end is a signal too
+        # a trickle would fill the journal
+        level = logging.INFO if decision.amount_bytes is None else logging.DEBUG
+        log.log(level, "%s: %s", decision.act, decision.reason)
+        if decision.act is Act.START:
+            if not (self._state.done or self._state.checks or self._state.request):
+                self._look.unprepared(self._config)
+            self._runner.start(decision, self._config)
+        elif decision.act is Act.STOP:
+            self._runner.stop(decision.reason)
+        elif decision.act is Act.RELEASE:
+            self._logind.release_lock()
+
+    def _answer(self, request: Request) -> None:
+        """A request that leads to no run is answered as one that ended at once."""
+        if request.wish is Wish.PREPARE and self._state.request is not request:
+            reason = f"nothing is begun now: {self._state.reason}"
+            self._wake_endings(RunEnded(ending=Ending.UNAVAILABLE, reason=reason))
+
+    def _run_ended(self, ended: RunEnded) -> None:
+        quiet = self._policy.kind is Kind.CONTINUOUS and ended.ending is not Ending.FAILED
+        log.log(
+            logging.DEBUG if quiet else logging.INFO,
+            "run ended, %s: %s; freed %d bytes", ended.ending, ended.reason, ended.freed_bytes,
+        )  # fmt: skip
+        self._look.forget()
+        if ended.swapped_out_bytes and self._state.written_day is not None:
+            note = self._ledger.save(self._state.written_day, self._state.written_bytes)
+            if note:
+                log.warning("what was written today is not kept: %s", note)
+        self._wake_endings(ended)
+
+    def _wake_endings(self, ended: RunEnded) -> None:
+        waiting, self._endings = self._endings, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(ended)
+
+    def _tell(self, before: State) -> None:
+        after = self._state
+        if after.phase is not before.phase:
+            log.info("%s: %s", after.phase, after.reason)
+            self._notifier.status(f"{after.phase}: {after.reason}")
+        if _shown(after) != _shown(before):
+            waiting, self._changes = self._changes, []
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+
+    # --- time ---------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        """Wake up for the next sample, or for what the state waits for; for nothing else."""
+        if self._end is None or self._ending:
+            return
+        now = self._clock.monotonic()
+        at = self._sample_at
+        if self._state.wake_at_seconds is not None:
+            at = min(at, self._state.wake_at_seconds)
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        # asyncio's clock is CLOCK_MONOTONIC too
+        self._timer = loop.call_later(max(_SOON_SECONDS, at - now), self._tick)
+
+    def _tick(self) -> None:
+        now = self._clock.monotonic()
+        if now >= self._sample_at:
+            self._sample_at = now + SAMPLE_SECONDS
+            self._notifier.watchdog()
+            self._cpu.sample()
+            self._power.refresh()
+            self._pressure.refresh()
+            if self._policy.kind is Kind.CONTINUOUS:
+                self._measure_for_pace()
+            self._write_metrics()
+        self.emit(Tick())
+
+    def _measure_for_pace(self) -> None:
+        """What the policy `continuous` decides by."""
+        for resource, gauge in self._gauges.items():
+            self.emit(Pressure(resource=resource, scope="other programs", share=gauge.sample()))
+        found = self._look.facts(self._config, fresh=True).prediction
+        if found is not None:
+            self.emit(
+                Predicted(found.hibernate_seconds, found.resume_seconds, found.saveable_bytes)
+            )
+
+    def _write_metrics(self) -> None:
+        path = self._config.daemon.metrics_file
+        if path is None:
+            return
+        try:
+            metrics.write_textfile(Path(path), metrics.render(self.status()))
+        except (HibprepError, OSError) as error:
+            log.warning("no figures in %s: %s", path, error)
+
+    # --- Host ---------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """See `Host.status`."""
+        facts = replace(
+            self._look.facts(self._config),
+            progress=self._runner.progress,
+            report=self._runner.report,
+        )
+        return status_of(self._state, self._policy, self._now(), facts)
+
+    async def changed(self) -> None:
+        """See `Host.changed`."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changes.append(future)
+        await future
+
+    async def run_ended(self) -> RunEnded:
+        """See `Host.run_ended`."""
+        future: asyncio.Future[RunEnded] = asyncio.get_running_loop().create_future()
+        self._endings.append(future)
+        return await future
+
+    async def quiesce(self, seconds: float) -> bool:
+        """See `Host.quiesce`."""
+        async with streams.task(self.run_ended()) as ended:
+            self.emit(Sleep(coming=True))
+            if self._runner.busy:
+                await asyncio.wait((ended,), timeout=seconds)
+        return not self._runner.busy
+
+    def woken(self) -> None:
+        """See `Host.woken`."""
+        self.emit(Sleep(coming=False))
+
+    def _own_pids(self) -> list[int]:
+        own = os.getpid()
+        return [own, *child_pids(self._machine.root, own)]
+
+    def _now(self) -> Moment:
+        return moment(self._clock)
+
+
+def _shown(state: State) -> tuple[object, ...]:
+    """What a change of is worth waking those up who follow."""
+    reason = state.reason if state.phase is not Phase.IDLE else ""
+    sources = tuple((name, one.works) for name, one in state.view.sources.items())
+    return (state.phase, state.running, state.stopping, state.done, state.held, reason, sources)

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""One reclaim at a time for the daemon, in a thread beside the event loop.
+
+The thread works through `hibprep.prepare` as the command line does: same lock, same journal, same
+child process that may block in the kernel. What becomes of it is told on the loop as `RunEnded`,
+when nothing writes any more and every setting is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from hibprep import prepare as engine
+from hibprep.config import Config
+from hibprep.decide import Decision
+from hibprep.errors import HibprepError
+from hibprep.events import RunBegan, RunEnded, Signal
+from hibprep.model import Ending, Limits, Plan, Progress, Report, Stage, Step, Target
+from hibprep.reclaim.base import Stop
+
+log = logging.getLogger(__name__)
+
+_WRITING = (Stage.COLD_ANON, Stage.ANON)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run came to; `report` is None when it failed before there was one."""
+
+    ended: RunEnded
+    report: Report | None = None
+
+
+Tell = Callable[[Progress], None]
+Work = Callable[[str, Decision, Config, Stop, Tell], Result]
+
+
+class Runner:
+    """Starts, stops and tells of runs. All methods are called on the event loop."""
+
+    def __init__(
+        self, root_prefix: str, emit: Callable[[Signal], None], work: Work | None = None
+    ) -> None:
+        self._prefix = root_prefix
+        self._emit = emit
+        self._work = reclaim if work is None else work
+        self._stop: Stop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.progress: Progress | None = None
+        self.report: Report | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run is under way."""
+        return self._task is not None
+
+    def start(self, decision: Decision, config: Config) -> None:
+        """Begin; `RunEnded` is emitted when it is over, however it ends."""
+        if self._task is not None:
+            raise RuntimeError("a run is under way")
+        self._stop = Stop()
+        self._task = asyncio.create_task(self._run(decision, config, self._stop), name="run")
+        self._emit(RunBegan(decision.stages))
+
+    def stop(self, reason: str) -> None:
+        """Raise the flag; the end is told by `RunEnded`."""
+        if self._stop is not None:
+            self._stop.request(reason)
+
+    async def closed(self) -> None:
+        """Stop and wait until nothing writes to the kernel."""
+        self.stop("the daemon ends")
+        if self._task is not None:
+            await asyncio.shield(self._task)
+
+    async def _run(self, decision: Decision, config: Config, stop: Stop) -> None:
+        loop = asyncio.get_running_loop()
+
+        def tell(progress: Progress) -> None:
+            loop.call_soon_threadsafe(self._told, progress)
+
+        try:
+            result = await asyncio.to_thread(self._try, decision, config, stop, tell)
+        finally:
+            self._stop = self._task = self.progress = None
+            stop.close()
+        self.report = result.report or self.report
+        self._emit(result.ended)
+
+    def _try(self, decision: Decision, config: Config, stop: Stop, tell: Tell) -> Result:
+        """In the thread. A run that cannot be is an answer like any other."""
+        try:
+            return self._work(self._prefix, decision, config, stop, tell)
+        except (HibprepError, OSError) as error:
+            return Result(RunEnded(ending=Ending.FAILED, reason=str(error)))
+        except Exception as error:
+            # a defect of ours must not leave the daemon waiting for an end that never comes
+            log.exception("a run failed")
+            return Result(RunEnded(ending=Ending.FAILED, reason=f"{type(error).__name__}: {error}"))
+
+    def _told(self, progress: Progress) -> None:
+        if self._task is not None:
+            self.progress = progress
+
+
+def reclaim(prefix: str, decision: Decision, config: Config, stop: Stop, tell: Tell) -> Result:
+    """Carry out `decision`: plan, run, report. Raises HibprepError and OSError."""
+    machine = engine.open_machine(prefix, config)
+    usual = config.limits()
+    limits = replace(
+        usual, stages=tuple(stage for stage in usual.stages if stage in decision.stages)
+    )
+    target = decision.target or Target()
+    plan = engine.make_plan(machine, target, limits)
+    plan = bounded(plan, decision.write_bytes)
+    if not plan.steps:
+        reached = plan.before.saveable_bytes <= plan.goal_bytes
+        words = "; ".join(limit.text for limit in plan.limits)
+        return Result(
+            RunEnded(
+                ending=Ending.DONE,
+                reason="nothing has to go" if reached else words or "there is nothing to take",
+                goal_reached=reached,
+            )
+        )
+    report = _report(machine, plan, limits, decision, stop=stop, tell=tell)
+    freed = report.freed
+    return Result(
+        RunEnded(
+            ending=report.ending,
+            reason=report.reason,
+            goal_reached=report.goal_reached,
+            freed_bytes=freed.reclaimed_bytes,
+            refaulted_bytes=freed.swapped_in_bytes + freed.refaulted_file_bytes,
+            swapped_out_bytes=freed.swapped_out_bytes,
+        ),
+        report,
+    )
+
+
+def _report(
+    machine: engine.Machine,
+    plan: Plan,
+    limits: Limits,
+    decision: Decision,
+    *,
+    stop: Stop,
+    tell: Tell,
+) -> Report:
+    report = engine.run_plan(
+        machine,
+        [plan],
+        limits,
+        stop,
+        timeout_seconds=decision.timeout_seconds,
+        progress=tell,
+        command="run",
+        amount_bytes=decision.amount_bytes,
+    )
+    # a trickle would push everything else out of the history
+    return report if decision.amount_bytes is not None else engine.keep(machine, report)
+
+
+def bounded(plan: Plan, write_bytes: int | None) -> Plan:
+    """The plan with no more than `write_bytes` of anonymous memory in it."""
+    if write_bytes is None:
+        return plan
+    left = write_bytes
+    steps: list[Step] = []
+    for step in plan.steps:
+        if step.stage not in _WRITING:
+            steps.append(step)
+        elif left > 0:
+            amount = min(step.amount_bytes, left)
+            left -= amount
+            steps.append(replace(step, amount_bytes=amount))
+    return replace(plan, steps=tuple(steps))
