@@ -34,6 +34,7 @@ from hibprep.events import (
     Signal,
     Sleep,
     SourceChanged,
+    SourceState,
     Tick,
     Wish,
 )
@@ -57,8 +58,8 @@ from hibprep.status import Status
 
 log = logging.getLogger(__name__)
 
-# Two wake-ups in ten seconds are all that is allowed at rest: one for this, and logind's own poll.
-SAMPLE_SECONDS = 10.0
+# Two wake-ups in ten seconds are all that is allowed at rest; logind's poll has some of them.
+SAMPLE_SECONDS = 15.0
 _BUS_PAUSE_SECONDS = 60.0
 _SOON_SECONDS = 0.05
 
@@ -222,11 +223,7 @@ class Daemon:
         before = self._state
         self._state, made = decide(before, signal_, self._now(), self._policy)
         if isinstance(signal_, SourceChanged):
-            how = "works" if signal_.works else "does not work"
-            log.log(
-                logging.INFO if signal_.works else logging.WARNING,
-                "source %s %s: %s", signal_.source, how, signal_.reason,
-            )  # fmt: skip
+            self._log_source(before, signal_)
         if isinstance(signal_, RunEnded):
             self._run_ended(signal_)
         for decision in made:
@@ -234,6 +231,16 @@ class Daemon:
         if isinstance(signal_, Request):
             self._answer(signal_)
         self._tell(before)
+
+    @staticmethod
+    def _log_source(before: State, changed: SourceChanged) -> None:
+        """A source that is tried again and again in vain is told of once."""
+        known = before.view.sources.get(changed.source)
+        if known == SourceState(changed.works, changed.reason):
+            return
+        how = "works" if changed.works else "does not work"
+        level = logging.INFO if changed.works else logging.WARNING
+        log.log(level, "source %s %s: %s", changed.source, how, changed.reason)
 
     def _carry_out(self, decision: Decision) -> None:
         if self._ending:
@@ -305,12 +312,14 @@ class Daemon:
     def _tick(self) -> None:
         now = self._clock.monotonic()
         if now >= self._sample_at:
-            self._sample_at = now + SAMPLE_SECONDS
+            continuous = self._policy.kind is Kind.CONTINUOUS
+            period = self._policy.period_seconds if continuous else SAMPLE_SECONDS
+            self._sample_at = now + min(SAMPLE_SECONDS, period)
             self._notifier.watchdog()
             self._cpu.sample()
             self._power.refresh()
             self._pressure.refresh()
-            if self._policy.kind is Kind.CONTINUOUS:
+            if continuous:
                 self._measure_for_pace()
             self._write_metrics()
         self.emit(Tick())
