@@ -120,7 +120,9 @@ class Daemon:
         self._end = asyncio.Event()
         lock = RunLock(self._machine.root, name="daemon", who="another hibprep daemon runs")
         with lock, self._signal_handlers(loop):
-            for words in (*self._machine.recovered, lock_memory()):
+            # on another root it is a test's process that would be locked
+            locked = lock_memory() if self._machine.root.is_real else ""
+            for words in (*self._machine.recovered, locked):
                 if words:
                     log.warning("%s", words)
             try:
