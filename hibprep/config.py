@@ -17,11 +17,11 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from hibprep.decide import Kind, Policy
 from hibprep.errors import ConfigError
 from hibprep.idleness import IdlePolicy
 from hibprep.model import BackendName, Limits, Stage, Target, TargetKind
 from hibprep.pace import PacePolicy
+from hibprep.policy import Kind, Policy
 from hibprep.settings import (
     HistorySettings,
     RateSettings,

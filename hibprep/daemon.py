@@ -23,8 +23,8 @@ from hibprep import prepare as engine
 from hibprep.bus.manager import ManagerService
 from hibprep.clock import Clock, SystemClock
 from hibprep.config import Config
-from hibprep.decide import Act, Decision, Kind, Phase, State, begin, decide
-from hibprep.errors import HibprepError
+from hibprep.decide import decide
+from hibprep.errors import HibprepError, NotPossibleError
 from hibprep.events import (
     Moment,
     Predicted,
@@ -45,6 +45,7 @@ from hibprep.ledger import Ledger
 from hibprep.looking import Look
 from hibprep.model import Ending
 from hibprep.notify import Notifier
+from hibprep.policy import Kind
 from hibprep.reclaim.pressure import PressureGauge
 from hibprep.runner import Runner, Work
 from hibprep.signals.base import Source, moment, supervise
@@ -54,6 +55,7 @@ from hibprep.signals.logind import Logind
 from hibprep.signals.power import Power
 from hibprep.signals.pressure import PressureSource
 from hibprep.standing import status_of
+from hibprep.state import Act, Decision, Phase, State, begin
 from hibprep.status import Status
 
 log = logging.getLogger(__name__)
@@ -209,7 +211,14 @@ class Daemon:
     # --- signals ------------------------------------------------------------------------------
 
     def emit(self, signal_: Signal) -> None:
-        """Decide on a signal, now. What that leads to may bring signals of its own: in order."""
+        """Decide on a signal, now. What that leads to may bring signals of its own: in order.
+
+        Raises NotPossibleError for what cannot be asked for.
+        """
+        if isinstance(signal_, Request) and signal_.wish is Wish.SWAP_IN:
+            raise NotPossibleError(
+                "the daemon cannot bring memory back yet", "what programs touch comes by itself"
+            )
         self._signals.append(signal_)
         if self._deciding:
             return
@@ -219,7 +228,7 @@ class Daemon:
                 self._decide(self._signals.popleft())
         finally:
             self._deciding = False
-        self._arm()
+            self._arm()  # also after a defect: else nothing would happen until the next signal
 
     def _decide(self, signal_: Signal) -> None:
         before = self._state
@@ -312,19 +321,25 @@ class Daemon:
         self._timer = loop.call_later(max(_SOON_SECONDS, at - now), self._tick)
 
     def _tick(self) -> None:
-        now = self._clock.monotonic()
-        if now >= self._sample_at:
-            continuous = self._policy.kind is Kind.CONTINUOUS
-            period = self._policy.period_seconds if continuous else SAMPLE_SECONDS
-            self._sample_at = now + min(SAMPLE_SECONDS, period)
-            self._notifier.watchdog()
-            self._cpu.sample()
-            self._power.refresh()
-            self._pressure.refresh()
-            if continuous:
-                self._measure_for_pace()
-            self._write_metrics()
-        self.emit(Tick())
+        try:
+            if self._clock.monotonic() >= self._sample_at:
+                self._sample()
+        finally:
+            self.emit(Tick())
+
+    def _sample(self) -> None:
+        """What is looked at once in a while, with the watchdog fed before: a defect in one of
+        these is told by asyncio each time and is no reason to be killed."""
+        continuous = self._policy.kind is Kind.CONTINUOUS
+        period = self._policy.period_seconds if continuous else SAMPLE_SECONDS
+        self._sample_at = self._clock.monotonic() + min(SAMPLE_SECONDS, period)
+        self._notifier.watchdog()
+        self._cpu.sample()
+        self._power.refresh()
+        self._pressure.refresh()
+        if continuous:
+            self._measure_for_pace()
+        self._write_metrics()
 
     def _measure_for_pace(self) -> None:
         """What the policy `continuous` decides by."""

@@ -10,17 +10,16 @@ is decided here and tells what became of it (`RunEnded`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from datetime import date
-from enum import StrEnum
+from dataclasses import replace
 from types import MappingProxyType
 
-from hibprep import idleness, pace
+from hibprep import idleness, pace, trickle
+from hibprep.allowance import allowed
 from hibprep.events import (
     Cpu,
     DevicesChanged,
     Moment,
+    Pressure,
     Request,
     RunEnded,
     Shutdown,
@@ -28,147 +27,25 @@ from hibprep.events import (
     Sleep,
     Wish,
 )
-from hibprep.idleness import IdlePolicy, View, spell
-from hibprep.model import Ending, Stage, Target
-from hibprep.pace import Pace, PacePolicy
+from hibprep.idleness import spell
+from hibprep.model import Ending, Stage
+from hibprep.policy import Kind, Policy
+from hibprep.state import Act, Answer, Decision, Phase, State, moved, started
 
 _FIRST_RETRY_SECONDS = 60.0
 _LONGEST_RETRY_SECONDS = 3600.0
 _DEVICES_SETTLE_SECONDS = 5.0
+# What was swapped out is still being written for a while, and others wait for the disk.
+_WRITEBACK_SECONDS = 15.0
 # How long a sleep is waited for that nobody says has ended; CLOCK_MONOTONIC stands still in it.
 LONGEST_SLEEP_SECONDS = 1800.0
 _JUMP_SECONDS = 1.0  # CLOCK_BOOTTIME ran so much further than CLOCK_MONOTONIC: it has slept
-_WRITING = frozenset({Stage.COLD_ANON, Stage.ANON})
-
-
-class Phase(StrEnum):
-    """Where the machine is between use and sleep."""
-
-    ACTIVE = "active"
-    IDLE = "idle"
-    RECLAIMING = "reclaiming"
-    READY = "ready"
-    SLEEPING = "sleeping"
-    RESUMING = "resuming"
-
-
-class Kind(StrEnum):
-    """The policies."""
-
-    IDLE = "idle"
-    CONTINUOUS = "continuous"
-    ON_REQUEST = "on-request"
-
-
-class Battery(StrEnum):
-    """What changes on battery, below a level, or in low-power mode."""
-
-    AS_USUAL = "as-usual"
-    CACHE_ONLY = "cache-only"  # nothing is written
-    HOLD = "hold"
-    FORWARD = "forward"  # earlier: this machine will have to sleep soon
-
-
-class Act(StrEnum):
-    """What the daemon is told to do."""
-
-    START = "start"
-    STOP = "stop"
-    RELEASE = "release"  # out of the way: the sleep may go on
-    SWAP_IN = "swap-in"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """The configuration, as far as it decides."""
-
-    kind: Kind = Kind.IDLE
-    target: Target = field(default_factory=Target)
-    idle: IdlePolicy = field(default_factory=IdlePolicy)
-    after_seconds: float = 60.0  # less is not idle at all
-    delays_seconds: Mapping[Stage, float] = field(
-        default_factory=lambda: MappingProxyType(
-            {
-                Stage.SYNC: 60.0,
-                Stage.CACHE: 120.0,
-                Stage.SLAB: 120.0,
-                Stage.COLD_ANON: 300.0,
-                Stage.ANON: 900.0,
-            }
-        )
-    )
-    check_again_seconds: float = 300.0  # when Ready; doubled up to an hour
-    settle_seconds: float = 60.0  # after a resume
-    swap_in: bool = False
-    on_battery: Battery = Battery.AS_USUAL
-    low_battery_percent: float = 20.0
-    on_low_battery: Battery = Battery.FORWARD
-    on_low_power: Battery = Battery.AS_USUAL
-    forward_factor: float = 0.25
-    write_budget_bytes: int = 0  # a day; 0: no limit
-    continuous_seconds: float = 10.0  # the hibernation is to take no longer
-    period_seconds: float = 10.0
-    pace: PacePolicy = field(default_factory=PacePolicy)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """One thing to do, and why."""
-
-    act: Act
-    reason: str
-    stages: tuple[Stage, ...] = ()
-    target: Target | None = None
-    timeout_seconds: float | None = None
-    amount_bytes: int | None = None  # no more than this in all
-    write_bytes: int | None = None  # no more than this to swap
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """All there is to remember. `wake_at_seconds`: a `Tick` is wanted then."""
-
-    view: View
-    phase: Phase = Phase.ACTIVE
-    since_seconds: float = 0.0
-    reason: str = "just started"
-    running: tuple[Stage, ...] = ()  # what was started and has not ended
-    stopping: bool = False
-    request: Request | None = None  # the one that the run is for, or that waits for its end
-    pending: bool = False  # `request` waits
-    ran: bool = False  # since the CPUs were last looked at
-    done: tuple[Stage, ...] = ()
-    held: str = ""  # by whom, until somebody has been here
-    held_at_seconds: float = 0.0
-    trouble: str = ""  # what the last run failed of
-    next_stage: Stage | None = None
-    wake_at_seconds: float | None = None
-    retry_at_seconds: float = 0.0
-    failures: int = 0
-    checks: int = 0
-    slept_seconds: float = 0.0  # CLOCK_BOOTTIME − CLOCK_MONOTONIC as the sleep began
-    pace: Pace = field(default_factory=Pace)
-    written_day: date | None = None
-    written_bytes: int = 0
-
-
-Answer = tuple[State, tuple[Decision, ...]]
-
-
-def begin(now: Moment, *, written_day: date | None = None, written_bytes: int = 0) -> State:
-    """The state of a daemon that has just started; what was written today is kept across starts."""
-    return State(
-        view=idleness.begin(now),
-        since_seconds=now.monotonic_seconds,
-        written_day=written_day,
-        written_bytes=written_bytes,
-    )
 
 
 def decide(state: State, signal: Signal, now: Moment, policy: Policy) -> Answer:
     """What is to be done now that `signal` has come."""
-    reclaiming = bool(state.running) or state.ran
-    view = idleness.see(state.view, signal, now, policy.idle, reclaiming=reclaiming)
+    ours = _is_ours(state, signal, now, policy)
+    view = idleness.see(state.view, signal, now, policy.idle, reclaiming=ours)
     state = _new_day(replace(state, view=view), now)
     if isinstance(signal, (Sleep, Shutdown)):
         if signal.coming:
@@ -189,6 +66,18 @@ def decide(state: State, signal: Signal, now: Moment, policy: Policy) -> Answer:
     return state, (*made, *more)
 
 
+def _is_ours(state: State, signal: Signal, now: Moment, policy: Policy) -> bool:
+    """Whether what is told may be the doing of our own run, which the policy `continuous` wants to
+    hear of and the others must not take for somebody's work."""
+    if state.running:
+        return not isinstance(signal, Pressure) or policy.kind is not Kind.CONTINUOUS
+    if isinstance(signal, Cpu):
+        return state.ran  # a sample tells of the time since the last one
+    if isinstance(signal, Pressure) and policy.kind is not Kind.CONTINUOUS:
+        return now.monotonic_seconds < state.ended_at_seconds + _WRITEBACK_SECONDS
+    return False
+
+
 # --- sleep ----------------------------------------------------------------------------------------
 
 
@@ -199,7 +88,7 @@ def _offset(now: Moment) -> float:
 def _sleeping(state: State, signal: Sleep | Shutdown, now: Moment) -> Answer:
     why = "the machine goes to sleep" if isinstance(signal, Sleep) else "the machine shuts down"
     first = state.phase is not Phase.SLEEPING
-    new = _to(state, Phase.SLEEPING, why, now)
+    new = moved(state, Phase.SLEEPING, why, now)
     new = replace(
         new,
         slept_seconds=_offset(now) if first else state.slept_seconds,
@@ -221,7 +110,7 @@ def _resuming(state: State, now: Moment, policy: Policy, why: str) -> Answer:
         resumed_at_seconds=now.monotonic_seconds,
         pressure_at_seconds=MappingProxyType(dict[str, float]()),
     )
-    new = _to(replace(state, view=view), Phase.RESUMING, why, now)
+    new = moved(replace(state, view=view), Phase.RESUMING, why, now)
     new = replace(
         new,
         done=(),
@@ -273,7 +162,7 @@ def _start_request(state: State, now: Moment, policy: Policy) -> Answer:
     reason = f"asked for by {request.who}"
     stages = tuple(Stage)
     new = replace(
-        _to(state, Phase.RECLAIMING, reason, now), pending=False, running=stages, ran=True
+        moved(state, Phase.RECLAIMING, reason, now), pending=False, running=stages, ran=True
     )
     start = Decision(
         act=Act.START,
@@ -291,11 +180,8 @@ def _ended(state: State, ended: RunEnded, now: Moment, policy: Policy) -> Answer
         state,
         running=(),
         stopping=False,
+        ended_at_seconds=now.monotonic_seconds,
         written_bytes=state.written_bytes + ended.swapped_out_bytes,
-        # what others waited for while memory was taken was our doing, and braked for
-        view=replace(state.view, pressure_at_seconds=MappingProxyType(dict[str, float]()))
-        if policy.kind is not Kind.CONTINUOUS
-        else state.view,
     )
     if state.phase is Phase.SLEEPING:
         return new, (Decision(act=Act.RELEASE, reason=state.reason),)
@@ -347,7 +233,7 @@ def _advance(state: State, now: Moment, policy: Policy) -> Answer:
     if state.phase is Phase.RESUMING:
         if state.wake_at_seconds is not None and at < state.wake_at_seconds:
             return state, ()
-        state = _to(state, Phase.ACTIVE, "settled after the resume", now)
+        state = moved(state, Phase.ACTIVE, "settled after the resume", now)
         if policy.swap_in:
             return state, (Decision(act=Act.SWAP_IN, reason="settled after the resume"),)
     if state.request is not None:
@@ -355,20 +241,20 @@ def _advance(state: State, now: Moment, policy: Policy) -> Answer:
     if policy.kind is Kind.ON_REQUEST:
         return _waiting_for_requests(state, now)
     if policy.kind is Kind.CONTINUOUS:
-        return _continuous(state, now, policy)
+        return trickle.advance(state, now, policy)
     return _by_idleness(state, now, policy)
 
 
 def _waiting_for_requests(state: State, now: Moment) -> Answer:
     # a change of policy may have left a run behind
     state, made = _stopped(state, "the policy is on-request")
-    new = _to(state, Phase.ACTIVE, "the policy is on-request: hooks and commands decide", now)
+    new = moved(state, Phase.ACTIVE, "the policy is on-request: hooks and commands decide", now)
     return replace(new, wake_at_seconds=None, next_stage=None), made
 
 
 def _by_idleness(state: State, now: Moment, policy: Policy) -> Answer:
     at = now.monotonic_seconds
-    idle = idleness.judge(state.view, now, policy.idle, reclaiming=bool(state.running) or state.ran)
+    idle = idleness.judge(state.view, now, policy.idle)
     quiet = -1.0 if idle.at_seconds is None else at - idle.at_seconds
     if idle.at_seconds is None or quiet < policy.after_seconds:
         return _active(state, idle, now, policy)
@@ -376,24 +262,24 @@ def _by_idleness(state: State, now: Moment, policy: Policy) -> Answer:
     if state.running:
         return replace(state, reason=why), ()
     if state.held:
-        new = _to(state, Phase.IDLE, f"held back by {state.held} until somebody was here", now)
+        new = moved(state, Phase.IDLE, f"held back by {state.held} until somebody was here", now)
         return replace(new, wake_at_seconds=None, next_stage=None), ()
-    stages, factor, power_words = _allowed(state, policy)
+    stages, factor, power_words = allowed(state.view.power, state.written_bytes, policy)
     why += power_words
     left = tuple(stage for stage in stages if stage not in state.done)
     due = tuple(stage for stage in left if quiet >= policy.delays_seconds[stage] * factor)
     if left and at < state.retry_at_seconds and state.trouble:
         why += f"; once more in {spell(state.retry_at_seconds - at)}, after: {state.trouble}"
     if due and at >= state.retry_at_seconds:
-        return _start(state, due, why, now, policy)
+        return started(state, due, why, now, policy)
     if left:
         following = min(left, key=lambda stage: policy.delays_seconds[stage])
         due_at = idle.at_seconds + policy.delays_seconds[following] * factor
-        new = _to(state, Phase.IDLE, why, now)
+        new = moved(state, Phase.IDLE, why, now)
         wake = max(due_at, state.retry_at_seconds)
         return replace(new, next_stage=following, wake_at_seconds=wake), ()
     if not stages:
-        new = _to(state, Phase.IDLE, why, now)
+        new = moved(state, Phase.IDLE, why, now)
         return replace(new, next_stage=None, wake_at_seconds=None), ()
     return _ready(state, why, now, policy)
 
@@ -405,7 +291,7 @@ def _active(state: State, idle: idleness.Idleness, now: Moment, policy: Policy) 
         wake = idle.at_seconds + policy.after_seconds
         reason = f"not idle for long enough: {idle.words}"
     state, made = _stopped(state, reason)
-    new = _to(state, Phase.ACTIVE, reason, now)
+    new = moved(state, Phase.ACTIVE, reason, now)
     # a hold ends when somebody was here since: in use now, or not idle for as long as it lasts
     here = idle.at_seconds is None or idle.at_seconds > state.held_at_seconds
     return replace(
@@ -419,33 +305,6 @@ def _active(state: State, idle: idleness.Idleness, now: Moment, policy: Policy) 
     ), made
 
 
-def _start(
-    state: State,
-    stages: tuple[Stage, ...],
-    why: str,
-    now: Moment,
-    policy: Policy,
-    *,
-    amount_bytes: int | None = None,
-) -> Answer:
-    new = replace(
-        _to(state, Phase.RECLAIMING, why, now),
-        running=stages,
-        ran=True,
-        next_stage=None,
-        wake_at_seconds=None,
-    )
-    start = Decision(
-        act=Act.START,
-        reason=why,
-        stages=stages,
-        target=policy.target,
-        amount_bytes=amount_bytes,
-        write_bytes=_may_write_bytes(state, policy),
-    )
-    return new, (start,)
-
-
 def _ready(state: State, why: str, now: Moment, policy: Policy) -> Answer:
     at = now.monotonic_seconds
     if state.phase is Phase.READY and state.wake_at_seconds is not None:
@@ -453,49 +312,11 @@ def _ready(state: State, why: str, now: Moment, policy: Policy) -> Answer:
             return replace(state, reason=why), ()
         # memory that was taken may have come back: what is not there any more costs nothing to ask
         again = replace(state, done=(), checks=state.checks + 1, wake_at_seconds=None)
-        stages, _, _ = _allowed(again, policy)
-        return _start(again, stages, f"to see whether it still holds; {why}", now, policy)
+        stages, _, _ = allowed(again.view.power, again.written_bytes, policy)
+        return started(again, stages, f"to see whether it still holds; {why}", now, policy)
     wait = min(_LONGEST_RETRY_SECONDS, policy.check_again_seconds * 2 ** min(16, state.checks))
-    new = _to(state, Phase.READY, why, now)
+    new = moved(state, Phase.READY, why, now)
     return replace(new, next_stage=None, wake_at_seconds=at + wait), ()
-
-
-def _allowed(state: State, policy: Policy) -> tuple[tuple[Stage, ...], float, str]:
-    """The stages that may be used now, what their delays are multiplied with, and why."""
-    stages = tuple(stage for stage in Stage if stage in policy.delays_seconds)
-    factor, words = 1.0, ""
-    how, why = _power_rule(state, policy)
-    if how is Battery.HOLD:
-        return (), 1.0, f"; held back {why}"
-    if how is Battery.CACHE_ONLY:
-        stages = tuple(stage for stage in stages if stage not in _WRITING)
-        words = f"; nothing is written {why}"
-    if how is Battery.FORWARD:
-        factor, words = policy.forward_factor, f"; earlier than usual {why}"
-    if _may_write_bytes(state, policy) == 0:
-        stages = tuple(stage for stage in stages if stage not in _WRITING)
-        words += "; today's write budget is spent"
-    return stages, factor, words
-
-
-def _power_rule(state: State, policy: Policy) -> tuple[Battery, str]:
-    power = state.view.power
-    on_battery = power.mains is False
-    level = power.battery_percent
-    if on_battery and level is not None and level <= policy.low_battery_percent:
-        return policy.on_low_battery, f"(battery at {level:.0f} %)"
-    if power.low_power and policy.on_low_power is not Battery.AS_USUAL:
-        return policy.on_low_power, "(low-power mode)"
-    if on_battery:
-        return policy.on_battery, "(on battery)"
-    return Battery.AS_USUAL, ""
-
-
-def _may_write_bytes(state: State, policy: Policy) -> int | None:
-    """What today's budget leaves for swap; None: no budget."""
-    if not policy.write_budget_bytes:
-        return None
-    return max(0, policy.write_budget_bytes - state.written_bytes)
 
 
 def _new_day(state: State, now: Moment) -> State:
@@ -506,55 +327,3 @@ def _new_day(state: State, now: Moment) -> State:
     if state.written_day is not None and today < state.written_day:
         return state
     return replace(state, written_day=today, written_bytes=0)
-
-
-# --- continuous -----------------------------------------------------------------------------------
-
-
-def _continuous(state: State, now: Moment, policy: Policy) -> Answer:
-    """Keep the predicted hibernation within its time, a little every period."""
-    at = now.monotonic_seconds
-    wanted = policy.continuous_seconds
-    predicted = state.view.predicted
-    if state.running:
-        return state, ()
-    wait = replace(state, next_stage=None, wake_at_seconds=at + policy.period_seconds)
-    if predicted is None:
-        return _to(wait, Phase.ACTIVE, "no prediction yet", now), ()
-    would = f"would hibernate in {predicted.hibernate_seconds:.1f} s"
-    if predicted.hibernate_seconds <= wanted:
-        return _to(wait, Phase.READY, f"{would}, within {wanted:g} s", now), ()
-    why = f"{would}, wanted within {wanted:g} s"
-    if state.held:
-        return _to(wait, Phase.ACTIVE, f"{why}; held back by {state.held}", now), ()
-    if state.wake_at_seconds is not None and at < state.wake_at_seconds:
-        return state, ()
-    if at < max(state.pace.not_before_seconds, state.retry_at_seconds):
-        pausing = state.trouble or state.pace.reason
-        return _to(wait, Phase.ACTIVE, f"{why}; pausing: {pausing}", now), ()
-    stages, _, words = _allowed(state, policy)
-    if not stages:
-        return _to(wait, Phase.ACTIVE, f"{why}{words}", now), ()
-    amount = pace.amount_bytes(
-        state.pace,
-        policy.pace,
-        policy.period_seconds,
-        memory=_recent(state, "memory", now, policy),
-        io=_recent(state, "io", now, policy),
-    )
-    if amount <= 0:
-        return _to(wait, Phase.ACTIVE, f"{why}; others are under pressure", now), ()
-    new, made = _start(state, stages, f"{why}{words}", now, policy, amount_bytes=amount)
-    return replace(new, wake_at_seconds=at + policy.period_seconds), made
-
-
-def _recent(state: State, resource: str, now: Moment, policy: Policy) -> float:
-    seen = state.view.pressure_at_seconds.get(resource)
-    if seen is None or now.monotonic_seconds - seen > 2 * policy.period_seconds:
-        return 0.0
-    return state.view.pressure[resource].share
-
-
-def _to(state: State, phase: Phase, reason: str, now: Moment) -> State:
-    since = state.since_seconds if phase is state.phase else now.monotonic_seconds
-    return replace(state, phase=phase, reason=reason, since_seconds=since)

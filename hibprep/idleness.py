@@ -97,7 +97,11 @@ def begin(now: Moment) -> View:
 def see(
     view: View, signal: Signal, now: Moment, policy: IdlePolicy, *, reclaiming: bool = False
 ) -> View:
-    """`view` with `signal` in it. What a source said is forgotten when it fails."""
+    """`view` with `signal` in it. What a source said is forgotten when it fails.
+
+    `reclaiming`: memory was being taken in the time that the signal tells of; the pressure that
+    this makes is not somebody's work.
+    """
     at = now.monotonic_seconds
     if isinstance(signal, SourceChanged):
         state = SourceState(signal.works, signal.reason)
@@ -120,6 +124,8 @@ def see(
         begun = at - signal.seconds if since is None else since
         return replace(view, cpu=signal, cpu_quiet_at_seconds=begun if quiet else None)
     if isinstance(signal, Pressure):
+        if reclaiming:
+            return view
         return replace(
             view,
             pressure=MappingProxyType({**view.pressure, signal.resource: signal}),
@@ -152,16 +158,12 @@ def _is_quiet(cpu: Cpu, policy: IdlePolicy, *, reclaiming: bool) -> bool:
     return 100 * share >= policy.cpu_idle_percent
 
 
-def judge(view: View, now: Moment, policy: IdlePolicy, *, reclaiming: bool = False) -> Idleness:
-    """Whether the machine is idle, since when, and why.
-
-    `reclaiming`: memory is being taken at this moment; the pressure that this makes is not
-    somebody's work.
-    """
+def judge(view: View, now: Moment, policy: IdlePolicy) -> Idleness:
+    """Whether the machine is idle, since when, and why."""
     for what, who in (("being idle", view.inhibitors.idle), ("sleeping", view.inhibitors.sleep)):
         if who:
             return Idleness(None, f"{who[0]} keeps the machine from {what}")
-    pressed = None if reclaiming else _pressed(view, now)
+    pressed = _pressed(view, now)
     if pressed is not None:
         return Idleness(None, f"programs in {pressed.scope} wait for {pressed.resource}")
     if view.cpu is not None and view.cpu_quiet_at_seconds is None:

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 
 from hibprep import prepare as engine
 from hibprep.config import Config
-from hibprep.decide import Decision
 from hibprep.errors import HibprepError
 from hibprep.events import RunBegan, RunEnded, Signal
 from hibprep.model import Ending, Limits, Plan, Progress, Report, Stage, Step, Target
 from hibprep.reclaim.base import Stop
+from hibprep.state import Decision
 
 log = logging.getLogger(__name__)
 

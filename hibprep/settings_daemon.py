@@ -7,8 +7,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from hibprep.decide import Battery
-from hibprep.decide import Kind as PolicyKind
+from hibprep.policy import Battery
+from hibprep.policy import Kind as PolicyKind
 from hibprep.settings import BytesPerSecond, Number, Section, Size
 
 _LONGEST_SECONDS = 7 * 86400

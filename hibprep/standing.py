@@ -6,10 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from hibprep.decide import Phase, Policy, State
 from hibprep.events import Moment
 from hibprep.idleness import spell
 from hibprep.model import Fit, Prediction, Progress, Report, Snapshot
+from hibprep.policy import Policy
+from hibprep.state import Phase, State
 from hibprep.status import SourceStatus, Status
 
 

@@ -259,7 +259,8 @@ def hibernate(
 
     Without options it is the reference's own: 8 GiB, 85 % filled, 60 s of rest, 100 MB/s. LISTs
     are separated by commas. All times are taken from outside the guest. A run that is broken off
-    goes on where it was when it is started again.
+    goes on where it was when it is started again. hibprepd, the daemon, is left out of an
+    image_size other than the kernel's own, unless that is all that is asked for.
     """
     console = Console(stderr=True)
     signal.signal(signal.SIGTERM, _terminated)

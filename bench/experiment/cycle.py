@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.experiment import preparations
+from bench.experiment import daemon, preparations
 from bench.experiment.calibrate import CONFIG_FILE, configuration, image_pages
 from bench.experiment.loads import HAS_WORKING_SET, Loads, fill_of, root_bytes
 from bench.experiment.parameters import DEFAULT_IMAGE_SIZE, Parameters, SwapKind
 from bench.experiment.results import Calibration
-from bench.experiment.sample import Condition, Sample
+from bench.experiment.sample import OF_HIBPREP, Condition, Sample
 from bench.lab import Guest, LabError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def measure(bench: Bench, cell: Cell, budget_seconds: float | None, tell: Tell) 
         image_size=cell.image_size,
         run=cell.run,
         kernel=bench.image.kernel_release,
-        code=bench.code if cell.condition is Condition.HIBPREP else "",
+        code=bench.code if cell.condition in OF_HIBPREP else "",
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         budget_seconds=budget_seconds,
     )
@@ -97,11 +97,13 @@ class _Cycle:
         self._guest = guest
         self._tell = tell
         self._loads: Loads
+        self._filled_free_bytes = 0
         self.sample = sample
 
     def run(self) -> Sample:
         self._boot()
         self._fill()
+        self._settle()
         prepared = self._prepare()
         self._hibernate(prepared)
         self._resume()
@@ -116,23 +118,44 @@ class _Cycle:
         self._tell("booting")
         self._guest.start()
         self._note(accelerator=self._guest.accelerator)
-        if self._cell.condition is Condition.HIBPREP:
-            self._guest.install(self._bench.wheel)
-            if self._bench.calibration is not None:
-                self._guest.put(configuration(self._bench.calibration), CONFIG_FILE)
+        if self._cell.condition in OF_HIBPREP:
+            self._install()
         if self._cell.image_size != DEFAULT_IMAGE_SIZE:
             preparations.set_file(self._guest, _IMAGE_SIZE, self._cell.image_size)
         if self._bench.parameters.compressor is not None:
             preparations.set_file(self._guest, _COMPRESSOR, self._bench.parameters.compressor)
 
+    def _install(self) -> None:
+        self._guest.install(self._bench.wheel)
+        text = b""
+        if self._bench.calibration is not None:
+            text += configuration(self._bench.calibration)
+        if self._cell.condition is Condition.HIBPREPD:
+            text += daemon.settings(self.sample.budget_seconds)
+            daemon.put(self._guest)
+        if text:
+            self._guest.put(text, CONFIG_FILE)
+
     def _fill(self) -> None:
         self._tell("filling")
         self._loads = Loads(self._guest, self._cell, self._bench.parameters)
         self._note(fill_seconds=round(self._loads.start(), 2))
+
+    def _settle(self) -> None:
+        self._filled_free_bytes = preparations.free_bytes(self._guest)
+        begins_by_itself = self._cell.condition is Condition.HIBPREPD
+        if begins_by_itself:
+            self._loads.touch(TOUCH_SECONDS)  # or there might have been no pass yet
+            self._at_rest()
         preparations.before_settling(self._guest, self._cell.condition)
         self._tell("settling")
         # not to wait for something: being left alone for so long is what is measured
         time.sleep(self._bench.parameters.settle_seconds)
+        if not begins_by_itself:
+            self._at_rest()
+
+    def _at_rest(self) -> None:
+        """How the working set is before anything is taken; its slowest pass counts from here."""
         if self._cell.workload in HAS_WORKING_SET:
             self._note(usual_pass_seconds=round(self._loads.usual_pass_seconds(), 4))
         self._loads.reset()
@@ -140,7 +163,10 @@ class _Cycle:
     def _prepare(self) -> preparations.Prepared:
         self._tell("preparing")
         return preparations.prepare(
-            self._guest, self._cell.condition, self._bench.parameters.memory_bytes
+            self._guest,
+            self._cell.condition,
+            self._bench.parameters.memory_bytes,
+            self._filled_free_bytes,
         )
 
     def _hibernate(self, prepared: preparations.Prepared) -> None:
@@ -167,6 +193,8 @@ class _Cycle:
         self._note(swap_used_bytes=preparations.swap_used_bytes(self._guest))
         if self._cell.condition is Condition.HIBPREP:
             self._note(**_reported(self._guest))
+        elif self._cell.condition is Condition.HIBPREPD:
+            self._note(predicted_seconds=daemon.predicted_seconds(self._guest))
         if self._cell.workload in HAS_WORKING_SET:
             self._note(slowest_pass_seconds=self._loads.slowest_pass_seconds())
         self._note(**_from_console(self._guest.hibernation_facts()))

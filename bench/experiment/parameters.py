@@ -48,6 +48,7 @@ class Parameters:
         Condition.DROPCACHES,
         Condition.ONELINER,
         Condition.HIBPREP,
+        Condition.HIBPREPD,
     )
     workloads: tuple[WorkloadKind, ...] = (WorkloadKind.COLD,)
     arrangements: tuple[Arrangement, ...] = (Arrangement.APART,)

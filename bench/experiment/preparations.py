@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from bench.experiment import daemon
 from bench.experiment.sample import Condition
 from bench.lab import LabError
 
@@ -63,6 +64,8 @@ def set_file(guest: Guest, path: str, value: str) -> None:
 
 def before_settling(guest: Guest, condition: Condition) -> None:
     """What has to be started before the guest is left alone."""
+    if condition is Condition.HIBPREPD:
+        daemon.start(guest)
     if condition is not Condition.DAMON_RECLAIM:
         return
     if guest.run(["test", "-e", f"{_DAMON}/enabled"]).returncode != 0:
@@ -71,8 +74,19 @@ def before_settling(guest: Guest, condition: Condition) -> None:
         set_file(guest, f"{_DAMON}/{name}", value)
 
 
-def prepare(guest: Guest, condition: Condition, memory_bytes: int) -> Prepared:
-    """Prepare as the condition has it. hibprep's is in its own request, DAMON's has been."""
+def prepare(
+    guest: Guest, condition: Condition, memory_bytes: int, filled_free_bytes: int
+) -> Prepared:
+    """Prepare as the condition has it. hibprep's is in its own request, DAMON's has been.
+
+    Its daemon has begun by itself: what is left of it is waited for. What it gained is told from
+    ``filled_free_bytes``, those that were free before the guest was left alone.
+    """
+    if condition is Condition.HIBPREPD:
+        started = time.monotonic()
+        daemon.wait_ready(guest, PREPARE_SECONDS)
+        seconds = time.monotonic() - started
+        return Prepared(seconds, free_bytes(guest) - filled_free_bytes)
     if condition is Condition.DROPCACHES:
         argv = ["sh", "-c", "sync; echo 3 > /proc/sys/vm/drop_caches"]
     elif condition is Condition.ONELINER:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from bench.experiment.parameters import Parameters, SwapKind
-from bench.experiment.sample import Arrangement, Condition, Sample, WorkloadKind
+from bench.experiment.sample import OF_HIBPREP, Arrangement, Condition, Sample, WorkloadKind
 
 FORMAT = 1
 _ENUMS = (Condition, WorkloadKind, Arrangement)
@@ -115,12 +115,12 @@ def load(path: Path) -> Results:
 
 
 def valid(results: Results) -> list[Sample]:
-    """The samples that count: hibprep's only of the code that was measured last."""
-    codes = [each.code for each in results.samples if each.condition is Condition.HIBPREP]
+    """The samples that count: hibprep's, its daemon's too, only of the code measured last."""
+    codes = [each.code for each in results.samples if each.condition in OF_HIBPREP]
     return [
         each
         for each in results.samples
-        if each.condition is not Condition.HIBPREP or each.code == codes[-1]
+        if each.condition not in OF_HIBPREP or each.code == codes[-1]
     ]
 
 

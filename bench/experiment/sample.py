@@ -15,7 +15,12 @@ class Condition(StrEnum):
     ONELINER = "oneliner"
     DAMON_RECLAIM = "damon_reclaim"
     HIBPREP = "hibprep"
+    HIBPREPD = "hibprepd"
     IDLE = "idle"
+
+
+# hibprep itself, asked or left to itself: what is measured here is its code
+OF_HIBPREP = frozenset({Condition.HIBPREP, Condition.HIBPREPD})
 
 
 class WorkloadKind(StrEnum):
@@ -55,11 +60,12 @@ class Sample:
     warm_ratio: float = 0.0
     kernel: str = ""
     accelerator: str = ""
-    # a hash of hibprep's code: only of the condition hibprep are samples of other code outdated
+    # a hash of hibprep's code: only of its own conditions are samples of other code outdated
     code: str = ""
     started: str = ""  # UTC, ISO 8601
 
-    # from the beginning of the preparation to the request; 0 where nothing is prepared
+    # from the beginning of the preparation, or the end of the rest if it had begun by itself, to
+    # the request; 0 where nothing is prepared
     prepare_seconds: float | None = None
     prepare_bytes: int | None = None
     # the request (systemctl, or hibprep asking logind) to power-off
@@ -72,7 +78,7 @@ class Sample:
     # prepared; None where none ended, as when nothing is prepared. By the program's own clock.
     usual_pass_seconds: float | None = None
     slowest_pass_seconds: float | None = None
-    # the time that hibprep was given (--within), and what it predicted of hibernate_seconds
+    # the time that hibprep was given (within), and what it predicted of hibernate_seconds
     budget_seconds: float | None = None
     predicted_seconds: float | None = None
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from bench.experiment.loads import HAS_WORKING_SET
-from bench.experiment.parameters import Parameters
-from bench.experiment.sample import Arrangement, Condition, Sample, WorkloadKind
+from bench.experiment.parameters import DEFAULT_IMAGE_SIZE, Parameters
+from bench.experiment.sample import OF_HIBPREP, Arrangement, Condition, Sample, WorkloadKind
 
 # Until a cycle of its kind has been measured: seconds for each GiB of memory, and for any guest.
 _SECONDS_PER_GIB = 26.0
@@ -60,9 +60,9 @@ def cells(parameters: Parameters) -> list[Cell]:
     for run in range(parameters.runs):
         for image_size in parameters.image_sizes:
             found += _idle(parameters, run, image_size)
+            others = _others(parameters, image_size)
+            turn = run % len(others) if others else 0
             for workload, arrangement, warm_ratio in _groups(parameters):
-                others = [each for each in parameters.conditions if each is not Condition.IDLE]
-                turn = run % len(others) if others else 0
                 found += [
                     Cell(condition, workload, arrangement, warm_ratio, image_size, run)
                     for condition in (*others[turn:], *others[:turn])
@@ -75,6 +75,19 @@ def _idle(parameters: Parameters, run: int, image_size: str) -> list[Cell]:
         return []
     none = WorkloadKind.NONE
     return [Cell(Condition.IDLE, none, Arrangement.APART, 0.0, image_size, run)]
+
+
+def _others(parameters: Parameters, image_size: str) -> list[Condition]:
+    """The conditions beside the idle guest.
+
+    The daemon does not hold image_size for a hibernation that others ask for, so that with a small
+    one it is the kernel's own work that is measured, whatever was prepared: it is left out there,
+    unless nothing else is asked for.
+    """
+    left_out = {Condition.IDLE}
+    if image_size != DEFAULT_IMAGE_SIZE and DEFAULT_IMAGE_SIZE in parameters.image_sizes:
+        left_out.add(Condition.HIBPREPD)
+    return [each for each in parameters.conditions if each not in left_out]
 
 
 def _groups(parameters: Parameters) -> list[tuple[WorkloadKind, Arrangement, float]]:
@@ -101,7 +114,7 @@ def still_to_do(
     done = {
         cell_of(each)
         for each in samples
-        if (each.condition is not Condition.HIBPREP or each.code == code)
+        if (each.condition not in OF_HIBPREP or each.code == code)
         and not (failed_too and each.failed)
     }
     return [cell for cell in cells(parameters) if cell not in done]

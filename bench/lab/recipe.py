@@ -83,6 +83,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             Recipe(name="bookworm", suite="bookworm"),
             Recipe(name="trixie", suite="trixie"),
             Recipe(name="backports", suite="trixie", kernel_suite="trixie-backports"),
+            # With a program for others' sake; it is started at boot, as Debian does it.
+            Recipe(name="redis", suite="trixie", packages=(*_BASE_PACKAGES, "redis-server")),
         )
     }
 )

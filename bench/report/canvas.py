@@ -30,6 +30,7 @@ COLOURS = MappingProxyType(
         Condition.ONELINER: "#56B4E9",
         Condition.DAMON_RECLAIM: "#CC79A7",
         Condition.HIBPREP: "#0072B2",
+        Condition.HIBPREPD: "#009E73",
         Condition.IDLE: "#666666",
     }
 )
@@ -41,6 +42,7 @@ MARKERS = MappingProxyType(
         Condition.ONELINER: "s",
         Condition.DAMON_RECLAIM: "^",
         Condition.HIBPREP: "D",
+        Condition.HIBPREPD: "P",
         Condition.IDLE: "X",
     }
 )

@@ -41,7 +41,7 @@ NAMES = (STORY, IMAGE_SIZE, RUNS, WORKING_SET)
 # hundredths of a second and many seconds: on one linear scale the former are all nothing
 _WIDE = 20
 
-_CURVES = (Condition.VANILLA, Condition.ONELINER, Condition.HIBPREP)
+_CURVES = (Condition.VANILLA, Condition.ONELINER, Condition.HIBPREP, Condition.HIBPREPD)
 
 
 def pictures(samples: Sequence[Sample], fill_ratio: float, kind: str = "svg") -> dict[str, bytes]:

@@ -105,6 +105,12 @@ def _sentences(section: Section, workload: WorkloadKind) -> str:
     prepare = measured(hibprep, PREPARE)
     if prepare and prepare.median:
         text += f" The preparation, before the request, took {words.number(prepare.median)} s."
+    alone = measured(rows.get(Condition.HIBPREPD, []), HIBERNATE)
+    if alone:
+        text += (
+            f" With hibprep's daemon, which nobody had to ask, hibernating took "
+            f"{words.number(alone.median)} s."
+        )
     text += f" Medians of {words.counted(min(before.count, after.count), 'run', 'runs')}"
     return text + (", under emulation (no KVM).\n" if section.emulated else ".\n")
 

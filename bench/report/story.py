@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MultipleLocator
 
 from bench.experiment.parameters import DEFAULT_IMAGE_SIZE
-from bench.experiment.sample import Arrangement, Condition, Sample, WorkloadKind
+from bench.experiment.sample import OF_HIBPREP, Arrangement, Sample, WorkloadKind
 from bench.report import words
 from bench.report.canvas import FAINT, INK, WIDTH, only_grid
 from bench.report.groups import Group
@@ -152,7 +152,7 @@ def _panel(axes: Axes, rows: Sequence[Phases], parts: Sequence[_Part]) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g} s")
     only_grid(axes, "x")
     for place, row in enumerate(rows):
-        own = row.condition is Condition.HIBPREP
+        own = row.condition in OF_HIBPREP
         axes.get_yticklabels()[place].set_fontweight("bold" if own else "normal")
         if not row.runs:
             axes.text(0, place, f" failed ({row.failed})", va="center", color=FAINT)

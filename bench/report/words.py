@@ -17,6 +17,7 @@ SHORT = {
     Condition.ONELINER: "one write to\nmemory.reclaim",
     Condition.DAMON_RECLAIM: "DAMON_RECLAIM",
     Condition.HIBPREP: "hibprep",
+    Condition.HIBPREPD: "hibprep's daemon",
     Condition.IDLE: "idle, not filled\n(the floor)",
 }
 
@@ -30,6 +31,9 @@ LONG = {
     "documentation, works while the guest rests: what it takes is not in *prepare*",
     Condition.HIBPREP: "`hibprep hibernate`: for as small an image as can be, and where there is "
     "a working set for one that fits in a given time (`--within`)",
+    Condition.HIBPREPD: "`hibprep run`, the daemon, as its unit starts it: with the same target it "
+    "finds out by itself that the guest is idle, and works while it rests: only what is left then "
+    "is in *prepare*. It does not hold image_size, and is left out where that is small",
     Condition.IDLE: "the guest is freshly booted and not filled: the floor, what hibernating and "
     "resuming cost when there is nothing to do",
 }

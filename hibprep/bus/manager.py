@@ -214,6 +214,10 @@ class _Serving:
                 self._reply(message, "", [])
             except CallError as error:
                 self._refuse(message, error)
+            except BusError:
+                raise  # the connection's, not the caller's
+            except HibprepError as error:
+                self._refuse(message, CallError(interface.NOT_SUPPORTED, str(error)))
 
     async def _check_caller(self, sender: str) -> None:
         """The policy file says the same; this holds where it was not installed, or was changed."""

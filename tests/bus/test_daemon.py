@@ -20,12 +20,12 @@ from hibprep.bus.client import Client
 from hibprep.bus.interface import INTERFACE, NAME, PATH
 from hibprep.config import Config, load
 from hibprep.daemon import Daemon
-from hibprep.decide import Decision
 from hibprep.events import RunEnded
 from hibprep.kernel.lock import LockedError
 from hibprep.model import Ending
 from hibprep.reclaim.base import Stop
 from hibprep.runner import Result, Tell
+from hibprep.state import Decision
 from hibprep.status import Status
 from tests.bus.conftest import Bus
 from tests.bus.fakelogin1 import Behaviour, FakeLogin1

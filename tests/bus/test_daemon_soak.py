@@ -15,7 +15,6 @@ import pytest
 
 from hibprep.config import Config
 from hibprep.daemon import Daemon
-from hibprep.decide import Decision
 from hibprep.events import (
     Cpu,
     DevicesChanged,
@@ -35,6 +34,7 @@ from hibprep.events import (
 from hibprep.model import Ending
 from hibprep.reclaim.base import Stop
 from hibprep.runner import Result, Tell
+from hibprep.state import Decision
 from tests.bus.test_daemon import Machine, Runs, machine, running, until
 
 __all__ = ["machine"]

@@ -24,7 +24,7 @@ from hibprep.bus import manager as module
 from hibprep.bus.client import BusError, Client, close
 from hibprep.bus.interface import INTERFACE, NAME, PATH
 from hibprep.bus.manager import ManagerService
-from hibprep.errors import HibprepError
+from hibprep.errors import HibprepError, NotPossibleError
 from hibprep.events import Request, Signal, Wish
 from hibprep.model import Target, TargetKind
 from hibprep.status import Status
@@ -54,8 +54,14 @@ class Serving:
     address: str
     host: FakeHost
     client: Client
-    running: asyncio.Task[None]
     signals: list[Signal] = field(default_factory=list)
+    refuses: HibprepError | None = None
+    running: asyncio.Task[None] = field(init=False)
+
+    def emit(self, signal: Signal) -> None:
+        if self.refuses is not None:
+            raise self.refuses
+        self.signals.append(signal)
 
     async def get(self, name: str) -> object:
         (variant,) = await self.client.call(PROPERTIES, "Get", "ss", (INTERFACE, name))
@@ -79,10 +85,10 @@ class Serving:
 @contextlib.asynccontextmanager
 async def serving(address: str) -> AsyncIterator[Serving]:
     host = FakeHost()
-    signals: list[Signal] = []
     ready = asyncio.Event()
-    running = asyncio.create_task(
-        ManagerService(address).run(signals.append, host, started=ready.set)
+    it = Serving(address, host, Client(address))
+    running = it.running = asyncio.create_task(
+        ManagerService(address).run(it.emit, host, started=ready.set)
     )
     waiting = asyncio.create_task(ready.wait())
     try:
@@ -91,8 +97,8 @@ async def serving(address: str) -> AsyncIterator[Serving]:
         )
         if running.done():
             running.result()
-        async with Client(address) as client:
-            yield Serving(address, host, client, running, signals)
+        async with it.client:
+            yield it
     finally:
         for task in (waiting, running):
             task.cancel()
@@ -243,6 +249,18 @@ def test_errors_have_their_standard_names(bus: Bus) -> None:
             assert "\n" not in str(caught.value)
         assert it.signals == []
         assert await it.get("State") == "reclaiming"
+
+    with_service(bus, test)
+
+
+def test_what_the_daemon_cannot_do_is_refused_with_its_remedy(bus: Bus) -> None:
+    async def test(it: Serving) -> None:
+        it.refuses = NotPossibleError("there is no swap", "add one")
+        with pytest.raises(BusError, match="there is no swap") as caught:
+            await it.client.call(MANAGER, "SwapIn", "", ())
+        assert caught.value.name == f"{ERRORS}.NotSupported"
+        it.refuses = None
+        assert await it.client.call(MANAGER, "Stop", "", ()) == []
 
     with_service(bus, test)
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.experiment import cli
+from bench.experiment import cli, daemon, preparations
 from bench.experiment import run as running
 from bench.experiment.calibrate import configuration, image_pages, line_through
 from bench.experiment.loads import fill_of, root_bytes
@@ -31,7 +31,7 @@ from bench.experiment.results import (
     valid,
 )
 from bench.experiment.run import Step, open_results
-from bench.experiment.sample import Arrangement, Condition, Sample, WorkloadKind
+from bench.experiment.sample import OF_HIBPREP, Arrangement, Condition, Sample, WorkloadKind
 from bench.experiment.schedule import (
     Cell,
     cell_of,
@@ -40,8 +40,10 @@ from bench.experiment.schedule import (
     floor_seconds,
     still_to_do,
 )
-from bench.lab import ConsoleFacts, LabError, qemu
+from bench.lab import ConsoleFacts, GuestTimeout, LabError, Result, qemu
+from bench.lab.paths import REPOSITORY
 from hibprep.config import load as load_config
+from hibprep.model import Stage, Target, TargetKind
 
 WARM = Parameters(
     workloads=(WorkloadKind.COLD, WorkloadKind.WARM),
@@ -98,7 +100,9 @@ def test_every_cycle_is_there_once_and_the_floor_is_measured_first(
     found = cells(plan)
     assert max(Counter(found).values(), default=1) == 1
     idle = Condition.IDLE in conditions
-    assert len(found) == runs * len(sizes) * ((len(conditions) - idle) * len(workloads) + idle)
+    every = runs * len(sizes) * ((len(conditions) - idle) * len(workloads) + idle)
+    left_out = Condition.HIBPREPD in conditions and "default" in sizes
+    assert len(found) == every - left_out * runs * (len(sizes) - 1) * len(workloads)
     for size in sizes:
         mine = [cell for cell in found if cell.image_size == size]
         if idle:
@@ -114,6 +118,24 @@ def test_the_order_is_rotated_from_run_to_run() -> None:
     first, second, third = by_run.values()
     assert second == [*first[1:], first[0]]
     assert third == [*second[1:], second[0]]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "measured"),
+    [
+        (("default", "0"), {"default"}),
+        (("0", "1000000"), {"0", "1000000"}),
+        (("default",), {"default"}),
+    ],
+)
+def test_the_daemon_is_left_out_of_small_image_sizes_unless_they_are_all_that_is_asked_for(
+    sizes: tuple[str, ...], measured: set[str]
+) -> None:
+    found = cells(Parameters(image_sizes=sizes))
+    mine = [cell.image_size for cell in found if cell.condition is Condition.HIBPREPD]
+    assert set(mine) == measured
+    others = [cell.image_size for cell in found if cell.condition is Condition.HIBPREP]
+    assert set(others) == set(sizes)
 
 
 def test_only_a_working_set_comes_in_several_sizes_and_arrangements() -> None:
@@ -138,7 +160,7 @@ def test_samples_of_hibprep_count_only_when_they_are_of_this_code() -> None:
     everything = cells(WARM)
     done = [sample_for(cell, code="old") for cell in everything]
     left = still_to_do(WARM, done, "new", failed_too=False)
-    assert left == [cell for cell in everything if cell.condition is Condition.HIBPREP]
+    assert left == [cell for cell in everything if cell.condition in OF_HIBPREP]
 
 
 def test_a_cycle_that_failed_is_repeated_only_when_asked_for() -> None:
@@ -215,6 +237,10 @@ def test_only_the_newest_code_counts() -> None:
     )
     text = "\n".join([header_line(WARM, {}), *map(sample_line, (IDLE, old, new)), ""])
     assert valid(parse(text)) == [IDLE, new]
+    # the two of them are compared: of one code
+    daemons = [replace(each, condition=Condition.HIBPREPD) for each in (old, new)]
+    text = "\n".join([text.rstrip(), *map(sample_line, daemons), ""])
+    assert valid(parse(text)) == [IDLE, new, daemons[1]]
 
 
 def test_a_file_goes_on_only_with_the_same_kind_of_guest(tmp_path: Path) -> None:
@@ -291,13 +317,14 @@ def test_only_hibprep_beside_a_working_set_is_given_a_time(
     lab = FakeLab(monkeypatch)
     running.run(tmp_path / "r.jsonl", [WARM], lambda _: None, failed_too=False)
     for cell, budget in zip(lab.measured, lab.budgets, strict=True):
-        wanted = cell.condition is Condition.HIBPREP and cell.workload is WorkloadKind.WARM
+        wanted = cell.condition in OF_HIBPREP and cell.workload is WorkloadKind.WARM
         assert budget == (20.0 if wanted else None)
     assert request(Condition.HIBPREP, 20.0) == (
         *("hibprep", "hibernate", "--within", "20.00", "--json"),
     )
     assert request(Condition.HIBPREP, None)[2:4] == ("--target", "min")
     assert request(Condition.ONELINER, None) == ("systemctl", "hibernate")
+    assert request(Condition.HIBPREPD, 20.0) == ("systemctl", "hibernate")
 
 
 def test_a_time_needs_a_floor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -349,6 +376,97 @@ def test_pages_are_told_by_every_kernel() -> None:
     assert image_pages(ConsoleFacts(wrote_bytes=8192)) == 2
     with pytest.raises(LabError, match="how large"):
         image_pages(ConsoleFacts())
+
+
+# --- the daemon in the guest ----------------------------------------------------------------------
+
+
+class TalkingGuest:
+    """Answers what the bench asks of a daemon: one answer after the other, the last one always."""
+
+    def __init__(self, *shown: str, report: object = None) -> None:
+        self.shown = list(shown)
+        self.asked = 0
+        self.report = report
+
+    def run(self, argv: list[str], **_: object) -> Result:
+        text = "journal of the daemon"
+        if argv[:2] == ["systemctl", "show"]:
+            self.asked += 1
+            text = self.shown.pop(0) if len(self.shown) > 1 else self.shown[0]
+        if argv[-2:] == ["status", "--json"]:
+            text = json.dumps({"running": True, "report": self.report})
+        return Result(0, text.encode(), b"")
+
+    def read(self, _: str) -> str:
+        return "MemTotal: 100 kB\nMemFree: 90 kB\n"
+
+
+def shown(state: str, words: str = "") -> str:
+    return f"ActiveState={state}\nStatusText={words}\n"
+
+
+@pytest.mark.parametrize("budget", [None, 12.345])
+def test_the_daemon_is_told_the_same_target_as_hibprep_by_hand(
+    tmp_path: Path, budget: float | None
+) -> None:
+    file = tmp_path / "hibprep.toml"
+    line = line_through((50_000, 7.0), (150_000, 11.0))
+    file.write_bytes(configuration(line) + daemon.settings(budget))
+    config = load_config(str(tmp_path), str(file))
+    by_hand = request(Condition.HIBPREP, budget)
+    if budget is None:
+        assert config.target() == Target(TargetKind.MIN)
+        assert "min" in by_hand
+    else:
+        assert config.target() == Target(TargetKind.WITHIN, seconds=float(by_hand[3]))
+    assert config.rates()["fixed_hibernate_seconds"] == pytest.approx(5.0)
+    policy = config.policy()
+    assert set(policy.delays_seconds) == set(Stage)
+    assert max(policy.delays_seconds.values()) < Parameters().settle_seconds
+    assert policy.idle.blind_seconds == 0
+
+
+def test_of_the_unit_only_the_command_is_another() -> None:
+    brought = (REPOSITORY / "hibprep" / "resources" / daemon.UNIT).read_text()
+    before, after = brought.splitlines(), daemon.unit(brought).splitlines()
+    changed = [new for old, new in zip(before, after, strict=True) if old != new]
+    assert changed == ["ExecStart=/usr/local/bin/hibprep run"]
+    with pytest.raises(LabError, match="0 lines"):
+        daemon.unit("[Service]\n")
+
+
+def test_the_daemon_is_waited_for_until_it_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "_LOOK_SECONDS", 0.0)
+    guest: Any = TalkingGuest(
+        shown("active", "just started"),
+        shown("active", "idle: ready in 5 s"),
+        shown("active", "reclaiming: idle 30 s"),
+        shown("active", "ready: idle 1 min"),
+    )
+    found = preparations.prepare(guest, Condition.HIBPREPD, GIB, 50 * 1024)
+    assert guest.asked == 4
+    assert found.freed_bytes == 40 * 1024
+
+
+def test_a_daemon_that_ends_or_never_gets_ready_is_told_with_its_journal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(daemon, "_LOOK_SECONDS", 0.0)
+    dead: Any = TalkingGuest(shown("failed", "reclaiming: idle 30 s"))
+    with pytest.raises(LabError, match=r"has ended \(failed\)\njournal"):
+        daemon.wait_ready(dead, 900)
+    busy: Any = TalkingGuest(shown("active", "active: the CPUs are busy"))
+    with pytest.raises(GuestTimeout, match=r"not ready after 0 s: active: the CPUs .*\njournal"):
+        daemon.wait_ready(busy, 0.0)
+
+
+def test_what_the_daemon_predicted_is_in_its_last_report() -> None:
+    guest: Any = TalkingGuest(report={"after": {"hibernate_seconds": 7.25}})
+    assert daemon.predicted_seconds(guest) == 7.25
+    assert daemon.predicted_seconds(TalkingGuest()) is None  # type: ignore[arg-type]
+    with pytest.raises(LabError, match="hibprep status"):
+        daemon.predicted_seconds(TalkingGuest(report={}))  # type: ignore[arg-type]
 
 
 # --- the command --------------------------------------------------------------------------------

@@ -14,12 +14,12 @@ from pydantic import ValidationError
 
 import hibprep
 from hibprep.config import Config, ConfigErrors, load, schema
-from hibprep.decide import Battery, Policy
-from hibprep.decide import Kind as PolicyKind
 from hibprep.errors import ConfigError, ExitCode
 from hibprep.idleness import IdlePolicy
 from hibprep.model import BackendName, Limits, Rates, Stage, Target, TargetKind
 from hibprep.pace import PacePolicy
+from hibprep.policy import Battery, Policy
+from hibprep.policy import Kind as PolicyKind
 from hibprep.sizes import LARGEST_BYTES, parse_size
 
 SHIPPED = Path(hibprep.__file__).parent / "resources" / "hibprep.toml"

@@ -8,18 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from hibprep.decide import (
-    LONGEST_SLEEP_SECONDS,
-    Act,
-    Battery,
-    Decision,
-    Kind,
-    Phase,
-    Policy,
-    State,
-    begin,
-    decide,
-)
+from hibprep.decide import LONGEST_SLEEP_SECONDS, decide
 from hibprep.events import (
     Cpu,
     DevicesChanged,
@@ -39,6 +28,8 @@ from hibprep.events import (
     Wish,
 )
 from hibprep.model import Ending, Stage, Target, TargetKind
+from hibprep.policy import Battery, Kind, Policy
+from hibprep.state import Act, Decision, Phase, State, begin
 
 START = 1000.0
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -433,6 +424,24 @@ def test_the_first_sample_after_a_run_is_not_taken_for_work() -> None:
     assert daemon.phase() is Phase.IDLE
     assert daemon.tell(swapping, after=10) == ()
     assert daemon.phase() is Phase.ACTIVE
+
+
+def test_what_is_still_being_written_after_a_run_is_not_taken_for_work() -> None:
+    daemon = Daemon()
+    daemon.left()
+    daemon.tell(Cpu(idle_share=0.99, least_idle_share=0.9, seconds=10), after=10)
+    daemon.tick(50)
+    writeback = Pressure(resource="io", scope="user.slice", share=0.3)
+    daemon.tell(writeback, after=1)
+    daemon.tell(DONE, after=1)
+    daemon.tell(writeback, after=2)
+    daemon.tell(Cpu(idle_share=0.99, least_idle_share=0.9, seconds=10), after=10)
+    daemon.tick(5)
+    assert daemon.phase() is Phase.IDLE
+    assert daemon.state.done
+    daemon.tell(writeback, after=1)
+    assert daemon.phase() is Phase.ACTIVE
+    assert "wait for io" in daemon.state.reason
 
 
 def test_on_request_nothing_happens_by_itself() -> None:

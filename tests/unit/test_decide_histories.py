@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from hibprep.decide import Act, Battery, Decision, Kind, Phase, Policy, State, begin, decide
+from hibprep.decide import decide
 from hibprep.events import (
     Cpu,
     DevicesChanged,
@@ -33,6 +33,8 @@ from hibprep.events import (
 )
 from hibprep.idleness import IdlePolicy
 from hibprep.model import Ending, Stage
+from hibprep.policy import Battery, Kind, Policy
+from hibprep.state import Act, Decision, Phase, State, begin
 
 WRITING = {Stage.COLD_ANON, Stage.ANON}
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

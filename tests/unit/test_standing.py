@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from hibprep.cli.status import daemon_page, line
-from hibprep.decide import Phase, Policy, State, begin
 from hibprep.events import Moment, SourceName, SourceState
 from hibprep.history import Kept
 from hibprep.ledger import Ledger
 from hibprep.model import Progress, Stage
 from hibprep.page import render
+from hibprep.policy import Policy
 from hibprep.standing import Facts, status_of
+from hibprep.state import Phase, State, begin
 from hibprep.status import Status
 
 from .conftest import Golden
