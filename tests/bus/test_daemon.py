@@ -25,6 +25,7 @@ from hibprep.kernel.lock import LockedError
 from hibprep.model import Ending
 from hibprep.reclaim.base import Stop
 from hibprep.runner import Result, Tell
+from hibprep.signals.cpu import CpuSource
 from hibprep.state import Decision
 from hibprep.status import Status
 from tests.bus.conftest import Bus
@@ -296,6 +297,29 @@ def test_a_wrong_configuration_is_not_taken(
             assert daemon.status().policy == "on-request"
 
     run(scenario)
+
+
+def test_a_defect_while_sampling_does_not_stop_the_clock(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(_source: CpuSource) -> None:
+        raise ZeroDivisionError
+
+    told: list[object] = []
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _loop, context: told.append(context.get("exception"))
+        )
+        async with running(machine) as daemon:
+            monkeypatch.setattr(CpuSource, "sample", defect)
+            daemon._sample_at = 0.0
+            machine.logind.add_session("2", IdleHint=True, IdleSinceHintMonotonic=1)
+            await until(lambda: told)
+            await until(lambda: daemon.status().phase == "ready")
+
+    run(scenario)
+    assert isinstance(told[0], ZeroDivisionError)
 
 
 def test_there_is_one_daemon(machine: Machine) -> None:

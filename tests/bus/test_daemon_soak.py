@@ -77,7 +77,7 @@ def some_signal(chance: random.Random, now: float) -> Signal:
         lambda: Pressure(resource="memory", scope="user.slice", share=chance.random()),
         lambda: Cpu(idle_share=chance.random(), least_idle_share=0.0, seconds=1.0),
         lambda: DevicesChanged("swap came"),
-        lambda: Request(wish=chance.choice(list(Wish)), who="soak"),
+        lambda: Request(wish=chance.choice([Wish.PREPARE, Wish.STOP]), who="soak"),
         Tick,
     )
     return chance.choice(makers)()

@@ -205,7 +205,9 @@ def test_the_lock_and_the_sleep(bus: Bus, mock: Mock) -> None:
             told = watched.told
             assert watched.source.lock_held
             locks = await asyncio.to_thread(mock.locks)
-            assert [each[:2] + each[3:4] for each in locks] == [["sleep", "hibprep", "delay"]]
+            assert [(each[0], each[1], each[3]) for each in locks] == [
+                ("sleep", "hibprep", "delay")
+            ]
             for _ in range(2):
                 await aside(lambda: emit_sleep(coming=True))
             await told.until(lambda: told.of(Sleep) == [COMING])
