@@ -47,6 +47,7 @@ lint: $(VENV)/.dev ## ruff, mypy, import-linter, deptry, codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --scripts-are-modules hooks/systemd-sleep/hibprep
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
 	$(BIN)/codespell

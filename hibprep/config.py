@@ -35,6 +35,7 @@ from hibprep.settings_daemon import (
     DaemonSettings,
     IdleSettings,
     PowerSettings,
+    SleepSettings,
 )
 from hibprep.sizes import SIZE_WORDS, shorten
 
@@ -61,6 +62,7 @@ class Config(Section):
     idle: IdleSettings = IdleSettings()
     power: PowerSettings = PowerSettings()
     continuous: ContinuousSettings = ContinuousSettings()
+    sleep: SleepSettings = SleepSettings()
     cgroups: CgroupSettings = CgroupSettings()
 
     def target(self) -> Target:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from hibprep import metrics, streams
 from hibprep import prepare as engine
+from hibprep.asleep import AroundSleep
 from hibprep.bus.manager import ManagerService
 from hibprep.clock import Clock, SystemClock
 from hibprep.config import Config
@@ -54,6 +55,7 @@ from hibprep.signals.cpu import CpuSource
 from hibprep.signals.logind import Logind
 from hibprep.signals.power import Power
 from hibprep.signals.pressure import PressureSource
+from hibprep.sleephook import Leg, close_lost
 from hibprep.standing import status_of
 from hibprep.state import Act, Decision, Phase, State, begin
 from hibprep.status import Status
@@ -99,6 +101,7 @@ class Daemon:
             resource: PressureGauge(root, tree, self._clock, resource)
             for resource in ("memory", "io")
         }
+        self._around = AroundSleep(root_prefix)
         self._control = Control(root, self)
         self._manager = ManagerService(bus_address)
         self._signals: deque[Signal] = deque()
@@ -124,7 +127,7 @@ class Daemon:
         with lock, self._signal_handlers(loop):
             # on another root it is a test's process that would be locked
             locked = lock_memory() if self._machine.root.is_real else ""
-            for words in (*self._machine.recovered, locked):
+            for words in (*self._machine.recovered, *close_lost(self._machine), locked):
                 if words:
                     log.warning("%s", words)
             try:
@@ -150,6 +153,7 @@ class Daemon:
                 if self._timer is not None:
                     self._timer.cancel()
                 await self._runner.closed()
+                await self._around.closed()
 
     @contextlib.contextmanager
     def _signal_handlers(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
@@ -383,17 +387,25 @@ class Daemon:
         self._endings.append(future)
         return await future
 
-    async def quiesce(self, seconds: float) -> bool:
-        """See `Host.quiesce`."""
+    async def before_sleep(self, leg: str, seconds: float) -> tuple[bool, list[str]]:
+        """See `Host.before_sleep`."""
+        until = self._clock.monotonic() + seconds
         async with streams.task(self.run_ended()) as ended:
             self.emit(Sleep(coming=True))
             if self._runner.busy:
                 await asyncio.wait((ended,), timeout=seconds)
-        return not self._runner.busy
+        if self._runner.busy:
+            return False, ["reclaim has not stopped"]
+        if not leg:
+            return True, []
+        left = max(0.0, until - self._clock.monotonic())
+        return True, await self._around.before(Leg(leg), self._config, left)
 
-    def woken(self) -> None:
-        """See `Host.woken`."""
+    async def after_sleep(self, seconds: float) -> list[str]:
+        """See `Host.after_sleep`."""
+        said = await self._around.after(self._config, seconds)
         self.emit(Sleep(coming=False))
+        return said
 
     def _own_pids(self) -> list[int]:
         own = os.getpid()

@@ -1,54 +1,25 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Prepare, hold image_size at what is left, hibernate, put back, report.
-
-Holding image_size just above what is saveable matters as much as the preparation: with a smaller
-one the kernel allocates and clears most of memory to force a shrinking that has already happened
-(`hibernate_preallocate_memory()`).
-"""
+"""Prepare, hold image_size at what is left (`hibprep.imagesize`), hibernate, put back, report."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from hibprep import fitting, predict, rates
-from hibprep import plan as planning
+from hibprep import predict
 from hibprep.errors import HibprepError, NotPossibleError
-from hibprep.kernel.kmsg import read_hibernation_log
+from hibprep.imagesize import IMAGE_SIZE, hold_image_size
 from hibprep.kernel.knobs import KnobJournal
 from hibprep.kernel.lock import RunLock
 from hibprep.kernel.snapshot import read_snapshot
-from hibprep.model import Ending, Limits, Report, Snapshot, Target
+from hibprep.model import Ending, Limits, Report, Target
 from hibprep.prepare import Machine, Tell, keep, make_plan, run_plan
 from hibprep.reclaim.base import Stop
 from hibprep.reclaim.worker import ProcessWorker
+from hibprep.slept import REFUSED, learn, offset_seconds, was_asleep
 
-IMAGE_SIZE = "/sys/power/image_size"
 STATE = "/sys/power/state"
-_SLEPT_SECONDS = 0.5  # CLOCK_BOOTTIME gains what CLOCK_MONOTONIC does not count
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """The image_size to hold; 0 leaves it as it is, for the reason given."""
-
-    value_bytes: int
-    reason: str
-
-
-def hold_image_size(snapshot: Snapshot, limits: Limits) -> Hold:
-    """Just above what is saveable, unless what is left of the resume device cannot take that."""
-    page = snapshot.page_size
-    saveable = predict.saveable_pages(snapshot) * page
-    wanted = saveable + planning.headroom_bytes(snapshot)
-    area = fitting.resume_area(snapshot)
-    room = area.free_bytes if area else 0
-    if predict.max_image_pages(snapshot) * page < saveable:
-        return Hold(0, "more is left than the largest possible image; the kernel has to shrink it")
-    if fitting.image_needs_bytes(saveable, limits.swap_reserve_ratio) > room:
-        return Hold(0, "the resume device has no room for more; the kernel's own size is kept")
-    return Hold(wanted, "just above what is saveable, so that the kernel has nothing to shrink")
 
 
 def hibernate(
@@ -116,37 +87,16 @@ def hibernate(
         hibernation=facts,
     )
     if facts["slept"]:
-        report = _learn(machine, report, predicted.shrink_bytes)
+        report = learn(machine, report, predicted.shrink_bytes)
     else:
         report = replace(report, ending=Ending.FAILED, reason=str(facts["reason"]))
     return keep(machine, report)
 
 
-def _learn(machine: Machine, report: Report, shrink_bytes: int) -> Report:
-    """Keep what the kernel's log tells of this machine's speed, for the next prediction."""
-    log = read_hibernation_log(machine.root)
-    if log is None:
-        return report
-    facts = {
-        **report.hibernation,
-        "allocated_bytes": log.allocated_bytes,
-        "allocate_seconds": log.allocate_seconds,
-        "until_copy_seconds": round(log.until_copy_seconds, 2),
-    }
-    if shrink_bytes == 0 and log.allocate_seconds > 0 and log.allocated_bytes > 0:
-        speed = log.allocated_bytes / log.allocate_seconds
-        known = rates.load(machine.root)
-        known["copy_bytes_per_second"] = (speed, machine.clock.now().strftime("%Y-%m-%d"))
-        note = rates.save(machine.root, known)
-        if note:
-            report = replace(report, notes=(*report.notes, note))
-    return replace(report, hibernation=facts)
-
-
 def _sleep(machine: Machine, *, direct: bool) -> dict[str, object]:
     """Hibernate and come back: whether the machine slept, and if not, why."""
     clock = machine.clock
-    off_before = clock.boottime() - clock.monotonic()
+    before = offset_seconds(clock)
     reason = ""
     if direct:
         reason = _write_state(machine)
@@ -155,10 +105,10 @@ def _sleep(machine: Machine, *, direct: bool) -> dict[str, object]:
         from hibprep.bus.login1 import hibernate as ask_logind  # noqa: PLC0415
 
         ask_logind(os.environ.get("DBUS_SYSTEM_BUS_ADDRESS"))
-    asleep = clock.boottime() - clock.monotonic() - off_before
-    slept = asleep > _SLEPT_SECONDS
+    asleep = offset_seconds(clock) - before
+    slept = was_asleep(asleep)
     if not slept and not reason:
-        reason = "the kernel refused or broke it off; see journalctl -k -u systemd-hibernate"
+        reason = REFUSED
     return {
         "how": "direct" if direct else "logind",
         "slept": slept,

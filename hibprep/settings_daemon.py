@@ -158,6 +158,35 @@ class ContinuousSettings(Section):
     pause_seconds: Annotated[Delay, Field(description="that pause")] = 60.0
 
 
+class SleepSettings(Section):
+    """What the sleep hook does; systemd gives all hooks together 90 s."""
+
+    budget_seconds: Annotated[
+        Number,
+        Field(
+            ge=0,
+            le=45,
+            description="before a hibernation, a last pass takes no longer than this; 0: none",
+        ),
+    ] = 5.0
+    suspend_budget_seconds: Annotated[
+        Number,
+        Field(
+            ge=0,
+            le=45,
+            description="the same before the suspend of suspend-then-hibernate, for what is cold",
+        ),
+    ] = 5.0
+    unit_budget_seconds: Annotated[
+        Number,
+        Field(
+            ge=0,
+            le=600,
+            description="the pass of hibprep-presleep.service, where that is enabled",
+        ),
+    ] = 60.0
+
+
 class CgroupSettings(Section):
     """Rules for cgroups (paths as in /proc/PID/cgroup, cgroup v2), with all that is below them."""
 

@@ -116,12 +116,12 @@ class Host(Protocol):
         """Wait for the end of the run that is on, or of the next one. A request that leads to no
         run counts as one that ended at once, with the reason."""
 
-    async def quiesce(self, seconds: float) -> bool:
-        """A sleep comes: stop reclaim, and say whether it is known to have stopped, within
-        `seconds`."""
+    async def before_sleep(self, leg: str, seconds: float) -> tuple[bool, list[str]]:
+        """A sleep comes: stop reclaim, and make ready for `leg` ("": no more than that), all within
+        `seconds`. Whether reclaim is known to have stopped, and what was done, in words."""
 
-    def woken(self) -> None:
-        """The sleep is over, or has failed."""
+    async def after_sleep(self, seconds: float) -> list[str]:
+        """The sleep is over, or has failed: put back what is held, within `seconds`; in words."""
 
 
 def _plain(value: object) -> object:

@@ -31,11 +31,14 @@ COMMANDS = {
     "status": "Say what the daemon does and why, and what the last run did.",
     "history": "Show past runs.",
     "config": "Check or show the configuration, or its schema.",
+    "install": "Put the unit, the hooks and all else into the system's places.",
+    "uninstall": "Take away what `install` has put.",
 }
 
 
 # a module `run` would take the place of the function `run` below
-_MODULES = {"run": "daemon"}
+_MODULES = {"run": "daemon", "sleep-hook": "sleep_hook"}
+_HIDDEN = frozenset({"sleep-hook"})  # for what systemd runs
 
 
 class LazyGroup(click.Group):
@@ -47,7 +50,7 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """The command of that name."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in COMMANDS and cmd_name not in _HIDDEN:
             return None
         module = _MODULES.get(cmd_name, cmd_name)
         command: click.Command = importlib.import_module(f"hibprep.cli.{module}").command

@@ -12,8 +12,10 @@ each request, in order:
         "wait": true                            {"v":1,"ok":true,"ended":{…}} once the run has ended
     {"v":1,"do":"stop"}                         {"v":1,"ok":true}
     {"v":1,"do":"swapin"}                       {"v":1,"ok":true}
-    {"v":1,"do":"presleep","seconds":10}        {"v":1,"ok":true,"stopped":true}
-    {"v":1,"do":"postsleep"}                    {"v":1,"ok":true}
+    {"v":1,"do":"presleep","seconds":10}        {"v":1,"ok":true,"stopped":true,"said":[…]}
+        "leg": "hibernate" or "suspend": that is prepared for; neither: what runs is stopped
+    {"v":1,"do":"postsleep"}                    {"v":1,"ok":true,"said":[…]}
+        "seconds": how long it may take
     anything else                               {"v":1,"error":"what is wrong","place":"target"}
 
 Every request may name its sender in "who". One that has an error in it changes nothing. While a
@@ -50,6 +52,7 @@ MOST_CONNECTIONS = 16
 IDLE_SECONDS = 30.0  # without a request, unless following
 FOLLOW_PAUSE_SECONDS = 0.2
 LONGEST_RUN_SECONDS = 3600.0  # is waited for, where no time-out was given
+_SLEEP_GRACE_SECONDS = 3.0
 _GRACE_SECONDS = 30.0  # beyond a given time-out, for the last chunk and the report
 
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
@@ -156,10 +159,9 @@ class Control:
                 case "status":
                     answer: dict[str, object] | None = self._status()
                 case "presleep":
-                    answer = {"stopped": await self._quiesce(demand.seconds)}
+                    answer = await self._before_sleep(demand)
                 case "postsleep":
-                    self._host.woken()
-                    answer = {}
+                    answer = {"said": await self._host.after_sleep(demand.seconds)}
                 case _ if demand.wait:
                     answer = await self._ask_and_wait(demand, peer, emit)
                 case _:
@@ -176,13 +178,14 @@ class Control:
     def _status(self) -> dict[str, object]:
         return {"status": self._host.status().to_plain()}
 
-    async def _quiesce(self, seconds: float) -> bool:
+    async def _before_sleep(self, demand: Demand) -> dict[str, object]:
         try:
             # the host keeps the time itself; a sleep waits, so that is not all there is to it
-            async with asyncio.timeout(seconds + 1.0):
-                return await self._host.quiesce(seconds)
+            async with asyncio.timeout(demand.seconds + _SLEEP_GRACE_SECONDS):
+                stopped, said = await self._host.before_sleep(demand.leg, demand.seconds)
         except TimeoutError:
-            return False
+            return {"stopped": False, "said": []}
+        return {"stopped": stopped, "said": said}
 
     async def _ask_and_wait(
         self, demand: Demand, peer: _Peer, emit: Emit

@@ -11,6 +11,8 @@ from hibprep.sizes import LARGEST_BYTES, shorten
 
 VERSION = 1
 LONGEST_QUIESCE_SECONDS = 90.0  # what systemd-sleep gives to all of its hooks together
+POSTSLEEP_SECONDS = 30.0
+LEGS = ("hibernate", "suspend")
 LONGEST_SECONDS = 86_400.0
 _LONGEST_WHO = 60
 
@@ -21,8 +23,8 @@ _FIELDS: dict[str, frozenset[str]] = {
     "prepare": frozenset({"target", "within", "timeout", "wait"}),
     "stop": frozenset(),
     "swapin": frozenset(),
-    "presleep": frozenset({"seconds"}),
-    "postsleep": frozenset(),
+    "presleep": frozenset({"seconds", "leg"}),
+    "postsleep": frozenset({"seconds", "leg"}),
 }
 _COMMON = frozenset({"v", "do", "who"})
 
@@ -44,7 +46,8 @@ class Demand:
     target: Target | None = None
     timeout_seconds: float | None = None
     wait: bool = False
-    seconds: float = 0.0  # of presleep
+    seconds: float = 0.0  # of presleep and postsleep
+    leg: str = ""  # what comes: one of LEGS, or "" for a sleep that is not prepared for
 
 
 def parse(line: bytes) -> Demand:
@@ -66,7 +69,8 @@ def parse(line: bytes) -> Demand:
         target=_target(document),
         timeout_seconds=_seconds(document, "timeout", LONGEST_SECONDS),
         wait=_wait(document),
-        seconds=_quiesce_seconds(document) if do == "presleep" else 0.0,
+        seconds=_sleep_seconds(document, do),
+        leg=_leg(document),
     )
 
 
@@ -129,11 +133,20 @@ def _seconds(document: dict[str, object], key: str, most: float) -> float | None
     return float(value)
 
 
-def _quiesce_seconds(document: dict[str, object]) -> float:
+def _sleep_seconds(document: dict[str, object], do: str) -> float:
+    if do not in ("presleep", "postsleep"):
+        return 0.0
     seconds = _seconds(document, "seconds", LONGEST_QUIESCE_SECONDS)
-    if seconds is None:
+    if seconds is None and do == "presleep":
         raise DemandError('"seconds" is missing; say how long the sleep may wait', "seconds")
-    return seconds
+    return POSTSLEEP_SECONDS if seconds is None else seconds
+
+
+def _leg(document: dict[str, object]) -> str:
+    leg = document.get("leg", "")
+    if not isinstance(leg, str) or leg not in ("", *LEGS):
+        raise DemandError(f"{_shown(document, 'leg')}; give one of {', '.join(LEGS)}", "leg")
+    return leg
 
 
 def _target(document: dict[str, object]) -> Target | None:

@@ -256,6 +256,30 @@ def test_requests_over_the_control_socket(machine: Machine) -> None:
     run(scenario)
 
 
+def test_image_size_is_held_over_a_sleep(machine: Machine) -> None:
+    async def scenario() -> None:
+        machine.logind.add_session("2", IdleSinceHintMonotonic=7)
+        machine.configure(QUICK + "[sleep]\nbudget_seconds = 0\n")
+        path = machine.root / "sys/power/image_size"
+        usual = path.read_text().strip()
+        async with running(machine) as daemon:
+            before = {"do": "presleep", "seconds": 30, "leg": "hibernate"}
+            answer = await asyncio.to_thread(machine.ask, before)
+            assert answer["stopped"] is True
+            assert "nothing to shrink" in str(answer["said"])
+            assert daemon.status().phase == "sleeping"
+            assert path.read_text().strip() != usual
+            answer = await asyncio.to_thread(machine.ask, {"do": "postsleep"})
+            assert "no hibernate" in str(answer["said"])  # this machine did not sleep
+            assert path.read_text().strip() == usual
+            await until(lambda: daemon.status().phase != "sleeping")
+            await asyncio.to_thread(machine.ask, before)
+            assert path.read_text().strip() != usual
+        assert path.read_text().strip() == usual  # a daemon that ends leaves nothing changed
+
+    run(scenario)
+
+
 def test_the_service_on_the_bus(machine: Machine) -> None:
     async def scenario() -> None:
         machine.logind.add_session("2", IdleSinceHintMonotonic=7)

@@ -50,9 +50,9 @@ class FakeHost:
 
     def __init__(self, status: Status = STATUS) -> None:
         self.shown = status
-        self.quiesced: list[float] = []
+        self.sleeps: list[tuple[str, float]] = []
         self.stops: bool | Exception | None = True  # None: never answers
-        self.wakings = 0
+        self.wakings: list[float] = []
         self._changes: list[asyncio.Future[None]] = []
         self._ends: list[asyncio.Future[RunEnded]] = []
 
@@ -67,16 +67,17 @@ class FakeHost:
         self._ends.append(asyncio.get_running_loop().create_future())
         return await self._ends[-1]
 
-    async def quiesce(self, seconds: float) -> bool:
-        self.quiesced.append(seconds)
+    async def before_sleep(self, leg: str, seconds: float) -> tuple[bool, list[str]]:
+        self.sleeps.append((leg, seconds))
         if self.stops is None:
             await asyncio.get_running_loop().create_future()
         if isinstance(self.stops, Exception):
             raise self.stops
-        return bool(self.stops)
+        return bool(self.stops), ["image_size: held"] if leg else []
 
-    def woken(self) -> None:
-        self.wakings += 1
+    async def after_sleep(self, seconds: float) -> list[str]:
+        self.wakings.append(seconds)
+        return ["image_size put back"]
 
     def change(self, **fields: Any) -> None:  # noqa: ANN401 - those of Status
         self.shown = dataclasses.replace(self.shown, **fields)

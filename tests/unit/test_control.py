@@ -235,6 +235,8 @@ BAD = [
     (b'{"v":1,"do":"prepare","wait":1}\n', "wait", "true or false"),
     (b'{"v":1,"do":"presleep"}\n', "seconds", "missing"),
     (b'{"v":1,"do":"presleep","seconds":91}\n', "seconds", "up to 90"),
+    (b'{"v":1,"do":"presleep","seconds":9,"leg":"left"}\n', "leg", "hibernate, suspend"),
+    (b'{"v":1,"do":"presleep","seconds":9,"leg":[]}\n', "leg", "an array"),
 ]
 
 
@@ -250,7 +252,7 @@ def test_what_is_wrong_is_said_and_changes_nothing(tmp_path: Path) -> None:
                 assert "\n" not in answer["error"]
                 assert len(answer["error"]) < 250
             assert it.requests == []
-            assert it.host.quiesced == []
+            assert it.host.sleeps == []
             # and the connection is as good as before
             assert (await peer.ask(do="stop"))["ok"] is True
 
@@ -332,12 +334,15 @@ def test_before_and_after_the_sleep(tmp_path: Path) -> None:
     async def test() -> None:
         async with served(tmp_path) as it, it.peer() as peer:
             answer = await peer.ask(do="presleep", seconds=10)
-            assert answer == {"v": 1, "ok": True, "stopped": True}
+            assert answer == {"v": 1, "ok": True, "stopped": True, "said": []}
             it.host.stops = False
             assert (await peer.ask(do="presleep", seconds=0.5))["stopped"] is False
-            assert it.host.quiesced == [10.0, 0.5]
-            assert await peer.ask(do="postsleep") == {"v": 1, "ok": True}
-            assert it.host.wakings == 1
+            answer = await peer.ask(do="presleep", seconds=9, leg="hibernate")
+            assert answer["said"] == ["image_size: held"]
+            assert it.host.sleeps == [("", 10.0), ("", 0.5), ("hibernate", 9.0)]
+            answer = await peer.ask(do="postsleep")
+            assert answer == {"v": 1, "ok": True, "said": ["image_size put back"]}
+            assert it.host.wakings == [30.0]
 
     run(test)
 
