@@ -16,7 +16,6 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import replace
-from pathlib import Path
 
 from hibprep import metrics, streams
 from hibprep import prepare as engine
@@ -59,6 +58,7 @@ from hibprep.sleephook import Leg, close_lost
 from hibprep.standing import status_of
 from hibprep.state import Act, Decision, Phase, State, begin
 from hibprep.status import Status
+from hibprep.waiters import Waiters
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +109,8 @@ class Daemon:
         self._timer: asyncio.TimerHandle | None = None
         self._sample_at = 0.0
         self._look = Look(self._machine, self._clock)
-        self._changes: list[asyncio.Future[None]] = []
-        self._endings: list[asyncio.Future[RunEnded]] = []
+        self._changes = Waiters[None]()
+        self._endings = Waiters[RunEnded]()
         self._end: asyncio.Event | None = None
         self._ending = False
 
@@ -142,7 +142,12 @@ class Daemon:
                         for source in sources
                     ]
                     tasks.append(group.create_task(self._serve_bus(), name="bus service"))
-                    tasks.append(group.create_task(self._serve_metrics(), name="metrics"))
+                    tasks.append(
+                        group.create_task(
+                            metrics.serve_quietly(self.status, self._config.daemon.metrics_port),
+                            name="metrics",
+                        )
+                    )
                     self._notifier.ready(self._state.reason)
                     self._tick()
                     await self._end.wait()
@@ -202,15 +207,6 @@ class Daemon:
                     said = str(error)
                     log.warning("no service on the bus: %s", said)
             await asyncio.sleep(_BUS_PAUSE_SECONDS)
-
-    async def _serve_metrics(self) -> None:
-        port = self._config.daemon.metrics_port
-        if port is None:
-            return
-        try:
-            await metrics.serve(self.status, port)
-        except (HibprepError, OSError) as error:
-            log.warning("no figures on port %s: %s", port, error)
 
     # --- signals ------------------------------------------------------------------------------
 
@@ -276,7 +272,7 @@ class Daemon:
         """A request that leads to no run is answered as one that ended at once."""
         if request.wish is Wish.PREPARE and self._state.request is not request:
             reason = f"nothing is begun now: {self._state.reason}"
-            self._wake_endings(RunEnded(ending=Ending.UNAVAILABLE, reason=reason))
+            self._endings.wake(RunEnded(ending=Ending.UNAVAILABLE, reason=reason))
 
     def _run_ended(self, ended: RunEnded) -> None:
         quiet = self._policy.kind is Kind.CONTINUOUS and ended.ending is not Ending.FAILED
@@ -289,13 +285,7 @@ class Daemon:
             note = self._ledger.save(self._state.written_day, self._state.written_bytes)
             if note:
                 log.warning("what was written today is not kept: %s", note)
-        self._wake_endings(ended)
-
-    def _wake_endings(self, ended: RunEnded) -> None:
-        waiting, self._endings = self._endings, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(ended)
+        self._endings.wake(ended)
 
     def _tell(self, before: State) -> None:
         after = self._state
@@ -303,10 +293,7 @@ class Daemon:
             log.info("%s: %s", after.phase, after.reason)
             self._notifier.status(f"{after.phase}: {after.reason}")
         if _shown(after) != _shown(before):
-            waiting, self._changes = self._changes, []
-            for future in waiting:
-                if not future.done():
-                    future.set_result(None)
+            self._changes.wake(None)
 
     # --- time ---------------------------------------------------------------------------------
 
@@ -343,7 +330,7 @@ class Daemon:
         self._pressure.refresh()
         if continuous:
             self._measure_for_pace()
-        self._write_metrics()
+        metrics.write_quietly(self.status, self._config.daemon.metrics_file)
 
     def _measure_for_pace(self) -> None:
         """What the policy `continuous` decides by."""
@@ -354,15 +341,6 @@ class Daemon:
             self.emit(
                 Predicted(found.hibernate_seconds, found.resume_seconds, found.saveable_bytes)
             )
-
-    def _write_metrics(self) -> None:
-        path = self._config.daemon.metrics_file
-        if path is None:
-            return
-        try:
-            metrics.write_textfile(Path(path), metrics.render(self.status()))
-        except (HibprepError, OSError) as error:
-            log.warning("no figures in %s: %s", path, error)
 
     # --- Host ---------------------------------------------------------------------------------
 
@@ -377,15 +355,11 @@ class Daemon:
 
     async def changed(self) -> None:
         """See `Host.changed`."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._changes.append(future)
-        await future
+        await self._changes.wait()
 
     async def run_ended(self) -> RunEnded:
         """See `Host.run_ended`."""
-        future: asyncio.Future[RunEnded] = asyncio.get_running_loop().create_future()
-        self._endings.append(future)
-        return await future
+        return await self._endings.wait()
 
     async def before_sleep(self, leg: str, seconds: float) -> tuple[bool, list[str]]:
         """See `Host.before_sleep`."""

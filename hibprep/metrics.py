@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import tempfile
@@ -23,6 +24,8 @@ from hibprep.status import PHASES, Status
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
+
+log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -149,6 +152,26 @@ def write_textfile(path: str | Path, text: str) -> None:
 
 
 # --- a scrape over loopback -----------------------------------------------------------------------
+
+
+def write_quietly(status: Callable[[], Status], path: str | None) -> None:
+    """The figures in that file, where one is configured; a failure is told and no more."""
+    if path is None:
+        return
+    try:
+        write_textfile(path, render(status()))
+    except (HibprepError, OSError) as error:
+        log.warning("no figures in %s: %s", path, error)
+
+
+async def serve_quietly(status: Callable[[], Status], port: int | None) -> None:
+    """The figures on that port, where one is configured; a failure is told and no more."""
+    if port is None:
+        return
+    try:
+        await serve(status, port)
+    except (HibprepError, OSError) as error:
+        log.warning("no figures on port %s: %s", port, error)
 
 
 async def serve(
