@@ -201,7 +201,8 @@ def _in_words(sample: Sample) -> str:
 def summary(results: Results) -> Table:
     """Every sample that counts, a row each."""
     shown = Table(title="Seconds, from outside the guest")
-    for name in ("condition", "workload", "image_size", "run"):
+    shown.add_column("condition", no_wrap=True)  # hibprep and hibprepd begin alike
+    for name in ("workload", "image_size", "run"):
         shown.add_column(name)
     for name in ("prepare", "hibernate", "first answer", "usable", "image"):
         shown.add_column(name, justify="right")

@@ -42,7 +42,7 @@ MARKERS = MappingProxyType(
         Condition.ONELINER: "s",
         Condition.DAMON_RECLAIM: "^",
         Condition.HIBPREP: "D",
-        Condition.HIBPREPD: "P",
+        Condition.HIBPREPD: ">",
         Condition.IDLE: "X",
     }
 )

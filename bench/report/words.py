@@ -17,7 +17,7 @@ SHORT = {
     Condition.ONELINER: "one write to\nmemory.reclaim",
     Condition.DAMON_RECLAIM: "DAMON_RECLAIM",
     Condition.HIBPREP: "hibprep",
-    Condition.HIBPREPD: "hibprep's daemon",
+    Condition.HIBPREPD: "hibprep,\nas a daemon",
     Condition.IDLE: "idle, not filled\n(the floor)",
 }
 
