@@ -3,7 +3,9 @@
 
 Memory, processor time and context switches of the commands that change nothing, each in a process
 of its own; with ``--reclaim`` also of one at work, for which a swap file is made and a little of
-the machine's anonymous memory goes there and back; with ``--pid`` of a process that runs.
+the machine's anonymous memory goes there and back. With ``--daemon`` of the daemon at rest, which
+is started for that with its files apart from the machine's, with ``--peers`` of other people's
+services beside it, with ``--pid`` of a process that runs.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from bench.apart import STATE, apart
 from bench.lab.paths import cache_root
 from bench.load import CannotMeasure, Filler, renew_swap, temporary_swap
-from bench.stopping import HISTORY
+from bench.peers import watch_peers
+from bench.services import watch_daemon
 from bench.usage import Run, Watched, run_once, watch
 
 MIB = 1 << 20
@@ -38,11 +42,6 @@ RECLAIM_MIB = 128
 RECLAIM = f"hibprep reclaim {RECLAIM_MIB}M"
 _FILL_BYTES = 2 * RECLAIM_MIB * MIB
 _SWAP_BYTES = 4 * RECLAIM_MIB * MIB
-# Reports of a bench are none of the machine's: its history is covered, for this process alone.
-_APART = (
-    *("unshare", "--mount", "--propagation", "private", "sh", "-c"),
-    'mount --bind "$0" "$1" && shift && exec "$@"',
-)
 
 
 # --- figures --------------------------------------------------------------------------------------
@@ -120,8 +119,9 @@ def command_table(found: Sequence[Row]) -> Table:
 def process_table(found: Sequence[Watched]) -> Table:
     """The processes that run, for a person."""
     shown = Table(title="What a running process takes, its descendants included")
-    shown.add_column("")
-    for name in ("watched, s", "RSS, MiB", "PSS, MiB", "private, MiB", "CPU, ms", "wake-ups/s"):
+    shown.add_column("", no_wrap=True)
+    names = ("seconds", "RSS, MiB", "PSS, MiB", "private, MiB", "CPU, %", "wake-ups in 10 s")
+    for name in names:
         shown.add_column(name, justify="right")
     for each in found:
         sizes = (each.rss_bytes, each.pss_bytes, each.private_bytes)
@@ -129,8 +129,8 @@ def process_table(found: Sequence[Watched]) -> Table:
             each.what,
             f"{each.seconds:.1f}",
             *(f"{size / MIB:.1f}" for size in sizes),
-            f"{each.cpu_seconds * 1e3:.0f}",
-            f"{each.wakeups_per_second:.2f}",
+            f"{each.cpu_seconds / each.seconds * 100:.3f}",
+            f"{each.wakeups_per_second * 10:.1f}",
         )
     return shown
 
@@ -141,8 +141,8 @@ def process_table(found: Sequence[Watched]) -> Table:
 def measure_commands(number: int, tell: Callable[[Run], None]) -> list[Run]:
     """Every command so often, in turns. The first run of each does not count: it compiles what was
     never imported here."""
-    runs = []
-    for turn in range(number + 1):
+    runs: list[Run] = []
+    for turn in range(number + 1 if number else 0):
         for what, (arguments, codes) in COMMANDS.items():
             run = run_once(what, [*CLI, *arguments], codes=codes)
             if turn > 0:
@@ -154,9 +154,9 @@ def measure_commands(number: int, tell: Callable[[Run], None]) -> list[Run]:
 def measure_reclaim(number: int, folder: Path, tell: Callable[[Run], None]) -> list[Run]:
     """`hibprep reclaim` of a little memory, with twice as much there; it is brought back between
     the runs."""
-    Path(HISTORY).mkdir(mode=0o700, parents=True, exist_ok=True)
-    argv = [*_APART, str(folder), HISTORY, *CLI]
-    argv += ["reclaim", f"{RECLAIM_MIB}M", "--type", "anon", "--json"]
+    command = [*CLI, "reclaim", f"{RECLAIM_MIB}M", "--type", "anon", "--json"]
+    # reports of a bench are none of the machine's
+    argv = apart({STATE: folder}, command)
     runs = []
     with temporary_swap(_SWAP_BYTES) as swap, Filler(_FILL_BYTES) as filler:
         for _ in range(number):
@@ -167,21 +167,41 @@ def measure_reclaim(number: int, folder: Path, tell: Callable[[Run], None]) -> l
     return runs
 
 
-def result(found: Sequence[Row], watched: Sequence[Watched]) -> dict[str, Any]:
-    """The one JSON object."""
+def result(
+    found: Sequence[Row], watched: Sequence[Watched], absent: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The one JSON object; `absent` is who could not be watched, and why."""
     return {
         "commands": [asdict(row) for row in found],
         "processes": [asdict(each) for each in watched],
+        "absent": list(absent),
     }
 
 
 @click.command()
-@click.option("--runs", "number", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option(
+    "--runs",
+    "number",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="How often each command is run; with 0 none is.",
+)
 @click.option(
     "--reclaim",
     "with_reclaim",
     is_flag=True,
     help=f"Also a reclaim of {RECLAIM_MIB} MiB, to a swap file of its own; takes root.",
+)
+@click.option(
+    "--daemon", "with_daemon", is_flag=True, help="Also the daemon, with nothing to do; takes root."
+)
+@click.option(
+    "--peers",
+    "with_peers",
+    is_flag=True,
+    help="Also nohang, autosuspend, earlyoom and swayidle where they are installed, told to do "
+    "nothing.",
 )
 @click.option("--pid", "pids", type=click.IntRange(min=1), multiple=True, help="Also a process.")
 @click.option(
@@ -191,13 +211,31 @@ def result(found: Sequence[Row], watched: Sequence[Watched]) -> dict[str, Any]:
     show_default=True,
     help="How long each process is watched.",
 )
+@click.option(
+    "--settle",
+    "settle_seconds",
+    type=click.FloatRange(min=0.1),
+    default=35.0,
+    show_default=True,
+    help="How long after its start a service is not watched yet.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def footprint(
-    *, number: int, with_reclaim: bool, pids: tuple[int, ...], seconds: float, as_json: bool
+    *,
+    number: int,
+    with_reclaim: bool,
+    with_daemon: bool,
+    with_peers: bool,
+    pids: tuple[int, ...],
+    seconds: float,
+    settle_seconds: float,
+    as_json: bool,
 ) -> None:
     """Memory, processor time and context switches of hibprep's commands on this machine."""
     console = Console(stderr=True)
     cache_root().mkdir(parents=True, exist_ok=True)
+    watched: list[Watched] = []
+    absent: list[str] = []
     try:
         with (
             tempfile.TemporaryDirectory(prefix="footprint-", dir=cache_root()) as folder,
@@ -207,20 +245,42 @@ def footprint(
             def tell(run: Run) -> None:
                 status.update(f"{run.what}: {run.wall_seconds * 1e3:.0f} ms")
 
+            def watching(what: str) -> None:
+                status.update(f"watching {what} for {seconds:g} s")
+
             runs = measure_commands(number, tell)
             if with_reclaim:
                 status.update("making a swap file")
                 runs += measure_reclaim(number, Path(folder), tell)
-            watched = []
+            if with_daemon:
+                watching("the daemon")
+                watched.append(
+                    watch_daemon(Path(folder), settle_seconds=settle_seconds, seconds=seconds)
+                )
+            if with_peers:
+                found, absent = watch_peers(
+                    Path(folder), watching, settle_seconds=settle_seconds, seconds=seconds
+                )
+                watched += found
             for pid in pids:
-                status.update(f"watching process {pid} for {seconds:g} s")
+                watching(f"process {pid}")
                 watched.append(watch(pid, seconds))
     except CannotMeasure as error:
         raise click.ClickException(str(error)) from error
-    found = rows(runs)
+    show(rows(runs), watched, absent, as_json=as_json)
+
+
+def show(
+    found: Sequence[Row], watched: Sequence[Watched], absent: Sequence[str], *, as_json: bool
+) -> None:
+    """Everything, on standard output."""
     if as_json:
-        print(json.dumps(result(found, watched)))
+        print(json.dumps(result(found, watched, absent)))
         return
-    Console().print(command_table(found))
+    console = Console()
+    if found:
+        console.print(command_table(found))
     if watched:
-        Console().print(process_table(watched))
+        console.print(process_table(watched))
+    for words in absent:
+        console.print(f"not watched: {words}", markup=False, highlight=False, soft_wrap=True)

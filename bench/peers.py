@@ -22,7 +22,7 @@ from bench.usage import Watched
 
 _NOHANG_DEFAULTS = Path("/usr/share/nohang/nohang.conf")
 # Available memory is never 0, and no process is that bad.
-_HARMLESS_NOHANG = {
+HARMLESS_NOHANG = {
     "soft_threshold_min_mem": "0 %",
     "soft_threshold_min_swap": "0 %",
     "hard_threshold_min_mem": "0 %",
@@ -64,8 +64,8 @@ class Peer:
 
 
 def configured(defaults: str, wanted: Mapping[str, str]) -> str:
-    """nohang's configuration with other values. CannotMeasure where one cannot be set: a nohang
-    that knows it by another name might kill."""
+    """The configuration of nohang with other values. CannotMeasure where one cannot be set: a
+    nohang that knows it by another name might kill."""
     text = defaults
     for key, value in wanted.items():
         text, found = re.subn(rf"(?m)^{key}\s*=.*$", f"{key} = {value}", text)
@@ -80,7 +80,7 @@ def _nohang(folder: Path) -> list[str]:
     except OSError as error:
         raise CannotMeasure(f"nohang: {_NOHANG_DEFAULTS}: {error.strerror}") from error
     path = folder / "nohang.conf"
-    path.write_text(configured(defaults, _HARMLESS_NOHANG))
+    path.write_text(configured(defaults, HARMLESS_NOHANG))
     return ["--monitor", "--config", str(path)]
 
 

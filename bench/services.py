@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -45,7 +46,8 @@ anon_after_seconds = {_LATER_SECONDS}
 def service(
     name: str, argv: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that runs, with what it says in `log`. It is ended politely, and when we end."""
+    """A program that runs, with what it says in `log`. It is ended politely, or when we end, and
+    its children with it."""
     try:
         with log.open("wb") as output:
             process = launch(argv, output=output, environment=environment)
@@ -55,6 +57,8 @@ def service(
         yield process
     finally:
         end(process, _GRACE_SECONDS)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its session is its own
 
 
 def settle(name: str, process: subprocess.Popen[bytes], log: Path, seconds: float) -> None:
@@ -124,7 +128,7 @@ def _wait_for_logind(process: subprocess.Popen[bytes], control: Path, log: Path)
     deadline = time.monotonic() + CALM_SECONDS
     while time.monotonic() < deadline:
         settle(DAEMON, process, log, 0.1)
-        with contextlib.suppress(hookclient.NoDaemon):
+        with contextlib.suppress(hookclient.NoDaemon, hookclient.DaemonError):
             answer = hookclient.request({"do": "status"}, path=str(control), seconds=CALM_SECONDS)
             sources = Status.from_plain(answer["status"]).sources
             if any(source.name == "logind" and source.works for source in sources):

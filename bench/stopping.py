@@ -23,10 +23,10 @@ from typing import Any
 
 import psutil
 
+from bench.apart import STATE, apart
 from bench.lab.paths import REPOSITORY
 from bench.load import CALM_SECONDS, CannotMeasure
 
-HISTORY = "/var/lib/hibprep"
 _BUSY_ELSEWHERE = "another hibprep is at work"
 _AT_WORK_SECONDS = 1.0
 _SYSCALL_READ = "0"  # x86-64; elsewhere "in the kernel" is told by the state alone
@@ -78,9 +78,6 @@ class Call:
         self, arguments: Sequence[str], folder: Path, *, time_within: bool = False
     ) -> None:
         self._folder = folder
-        history = folder / "history"
-        history.mkdir(exist_ok=True)
-        Path(HISTORY).mkdir(mode=0o700, parents=True, exist_ok=True)
         self._number = len(list(folder.glob("*.out")))
         environment = dict(os.environ, PYTHONPATH=str(REPOSITORY), PYTHONDONTWRITEBYTECODE="1")
         self._clock_read = -1
@@ -89,19 +86,17 @@ class Call:
             self._clock_read, end = os.pipe()
             environment["HIBPREP_BENCH_FD"] = str(end)
             passed = (end,)
+        program = [sys.executable, "-c", _PROGRAM if time_within else _CLI, *arguments]
         with self._path("out").open("wb") as out, self._path("err").open("wb") as err:
             self.process = subprocess.Popen(
-                # The file system's name is not ours to interpret: it is passed as an argument.
-                ["unshare", "--mount", "--propagation", "private", "sh", "-c",
-                 'mount --bind "$0" "$1" && shift && exec "$@"', str(history), HISTORY,
-                 sys.executable, "-c", _PROGRAM if time_within else _CLI, *arguments],
+                apart({STATE: folder / "history"}, program),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
                 env=environment,
                 pass_fds=passed,
                 start_new_session=True,
-            )  # fmt: skip
+            )
         for descriptor in passed:
             os.close(descriptor)
 

@@ -96,9 +96,14 @@ def run_once(
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A running process with all its descendants, over `seconds`. Sizes are those at the end:
-    private bytes are in no other process, PSS shares the others out, RSS counts them in each.
-    Wake-ups are context switches, voluntary and not."""
+    """A running process with all its descendants, over `seconds`.
+
+    Sizes are those at the end: private bytes are in no other process, PSS shares the others out
+    (less is left to this process where other programs use the same libraries), RSS counts them in
+    each. CPU time is told by the kernel in hundredths of a second. Wake-ups are voluntary context
+    switches: whoever goes to sleep has been woken. Who is preempted was not, and how often that
+    happens is the machine's affair.
+    """
 
     what: str
     seconds: float
@@ -137,7 +142,7 @@ def watch(pid: int, seconds: float, what: str = "") -> Watched:
 
 
 def switches_between(before: Mapping[int, int], after: Mapping[int, int]) -> int:
-    """Context switches, by thread; one that is new has had all of its own since `before`."""
+    """Wake-ups, by thread; one that is new has had all of its own since `before`."""
     return sum(count - before.get(thread, 0) for thread, count in after.items())
 
 
@@ -175,9 +180,9 @@ def _switches(process: psutil.Process) -> dict[int, int]:
 
 
 def parse_switches(status: str) -> int:
-    """Voluntary and involuntary context switches in the status file of a thread."""
+    """Voluntary context switches in the status file of a thread."""
     return sum(
         int(line.split()[1])
         for line in status.splitlines()
-        if line.startswith(("voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"))
+        if line.startswith("voluntary_ctxt_switches:")
     )

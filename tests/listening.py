@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TypeVar
 
 from hibprep.events import Signal
@@ -14,9 +14,10 @@ from hibprep.signals.base import Source
 from tests.waiting import GENEROUS_SECONDS
 
 Value = TypeVar("Value")
+Kind = TypeVar("Kind")
 
 
-async def until_told(condition: Callable[[], Value], what: str) -> Value:
+async def until_told(condition: Callable[[], Value | None], what: str) -> Value:
     """As `tests.waiting.until`, with the loop going on meanwhile."""
     deadline = time.monotonic() + GENEROUS_SECONDS
     while True:
@@ -26,6 +27,11 @@ async def until_told(condition: Callable[[], Value], what: str) -> Value:
         if time.monotonic() >= deadline:
             raise AssertionError(f"waited {GENEROUS_SECONDS:g} s in vain until {what}")
         await asyncio.sleep(0.001)
+
+
+def only(kind: type[Kind], told: Iterable[Signal]) -> list[Kind]:
+    """The signals of that kind, in order."""
+    return [each for each in told if isinstance(each, kind)]
 
 
 @contextlib.asynccontextmanager

@@ -12,7 +12,9 @@ Value = TypeVar("Value")
 GENEROUS_SECONDS = 30.0  # for what takes milliseconds: machines with other work to do are slow
 
 
-def until(condition: Callable[[], Value], what: str, seconds: float = GENEROUS_SECONDS) -> Value:
+def until(
+    condition: Callable[[], Value | None], what: str, seconds: float = GENEROUS_SECONDS
+) -> Value:
     """The first true value of `condition`; fails the test, saying `what`, when none comes."""
     deadline = time.monotonic() + seconds
     while True:

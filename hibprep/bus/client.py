@@ -45,7 +45,9 @@ _FIRST_DESCRIPTOR = 3  # standard input and output go to children
 
 async def _connected(bus: Any) -> Any:  # noqa: ANN401 - either library's MessageBus
     try:
-        return await asyncio.wait_for(bus.connect(), CALL_SECONDS)
+        # not wait_for(): before 3.12 that swallows a cancellation which comes with the answer
+        async with asyncio.timeout(CALL_SECONDS):
+            return await bus.connect()
     except BaseException:
         await close(bus)
         raise
@@ -57,7 +59,8 @@ async def close(bus: Any) -> None:  # noqa: ANN401 - as above
         bus.disconnect()
         # it takes its descriptor out of the loop when it sees the end; how it ended is no matter
         with contextlib.suppress(OSError, EOFError, TimeoutError):
-            await asyncio.wait_for(bus.wait_for_disconnect(), _CLOSE_SECONDS)
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await bus.wait_for_disconnect()
     for file in (getattr(bus, "_stream", None), getattr(bus, "_sock", None)):
         if file is not None:
             with contextlib.suppress(OSError, ValueError):
@@ -250,7 +253,8 @@ class Client:
             serial=serial or self._serial(),
         )
         try:
-            reply = await asyncio.wait_for(self._bus.call(message), seconds)
+            async with asyncio.timeout(seconds):
+                reply = await self._bus.call(message)
         except TimeoutError as error:
             raise BusError(f"{service} did not answer {member} within {seconds:g} s") from error
         except (OSError, EOFError, DBusError) as error:

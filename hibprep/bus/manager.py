@@ -89,7 +89,8 @@ class ManagerService:
                 bus_address=self._address, bus_type=BusType.SYSTEM, negotiate_unix_fd=False
             )
             try:
-                return await asyncio.wait_for(bus.connect(), CALL_SECONDS)
+                async with asyncio.timeout(CALL_SECONDS):
+                    return await bus.connect()
             except BaseException:
                 await close(bus)
                 raise
@@ -156,7 +157,8 @@ class _Serving:
             body=body,
         )
         try:
-            reply = await asyncio.wait_for(self._bus.call(message), CALL_SECONDS)
+            async with asyncio.timeout(CALL_SECONDS):
+                reply = await self._bus.call(message)
         except TimeoutError as error:
             raise BusError(f"the bus did not answer {member} within {CALL_SECONDS:g} s") from error
         except (OSError, EOFError) as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.bus.privatebus import CONFIG, Bus, running_bus
+from tests.bus.whole import Machine, made_machine
 
 __all__ = ["Bus"]
 
@@ -30,6 +31,12 @@ def private_bus(folder: Path) -> Iterator[Bus]:
 @pytest.fixture
 def bus(tmp_path: Path) -> Iterator[Bus]:
     with private_bus(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def machine(tmp_path: Path, bus: Bus) -> Iterator[Machine]:
+    with made_machine(tmp_path / "root", bus) as made:
         yield made
 
 

@@ -271,7 +271,10 @@ class FakeLogin1:
         if message.member in ("ListSessions", "ListInhibitors", "Inhibit"):
             self._send(*self._answer(message))
             return True
-        if message.member == "CanHibernate":
+        if message.member.startswith("Can"):
+            if message.member in does.denies or message.member in does.answers:
+                self._send(*self._answer(message))
+                return True
             return Message.new_method_return(message, "s", [does.can])
         if message.member == "Hibernate" and does.error is not None:
             return Message.new_error(message, *does.error)

@@ -158,3 +158,22 @@ def test_a_handler_that_raises_does_not_end_the_connection(bus: Bus) -> None:
             return await client.call(DAEMON, "GetId")
 
     assert asyncio.run(listen())
+
+
+def test_a_cancellation_that_comes_with_the_answer_is_one(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or whoever ends the daemon waits for ever for what was asked at that moment."""
+
+    async def scenario() -> None:
+        async with Client(bus.address) as client:
+            answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+            monkeypatch.setattr(client._bus, "call", lambda _message: answer)
+            asking = asyncio.create_task(client.call(DAEMON, "GetId"))
+            await asyncio.sleep(0)
+            answer.set_result(None)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+
+    asyncio.run(scenario())

@@ -24,7 +24,8 @@ from hibprep.bus.client import DAEMON, Client
 from hibprep.events import Inhibitors, Sessions, Sleep, SourceChanged
 from tests.bus.conftest import Bus
 from tests.bus.fakelogin1 import MANAGER, NAME, PATH, PROPERTIES, SESSION, rubbish
-from tests.bus.test_signals_logind import COMING, ENDED, OFTEN, descriptors, watching
+from tests.bus.test_signals_logind import COMING, ENDED, OFTEN, watching
+from tests.descriptors import descriptors
 from tests.waiting import GENEROUS_SECONDS, until
 
 PYTHON = "/usr/bin/python3"

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import gc
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,38 +36,19 @@ from tests.bus.fakelogin1 import (
     session_path,
     shout,
 )
+from tests.descriptors import descriptors
+from tests.fakes.clock import START, HandClock
+from tests.listening import only
 from tests.waiting import GENEROUS_SECONDS, until
 
 Value = TypeVar("Value")
 Kind = TypeVar("Kind", SourceChanged, Sessions, Inhibitors, Sleep, Shutdown)
 
-START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 COMING, ENDED = Sleep(coming=True), Sleep(coming=False)
 RARELY = 3600.0  # a poll that is never due
 OFTEN = 0.02
 
 unclosed = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-
-@dataclass
-class HandClock:
-    """Time goes on when it is told to."""
-
-    seconds: float = 1000.0
-    wall: datetime = START
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def boottime(self) -> float:
-        return self.seconds
-
-    def now(self) -> datetime:
-        return self.wall
-
-    def go_on(self, seconds: float) -> None:
-        self.seconds += seconds
-        self.wall += timedelta(seconds=seconds)
 
 
 class Told:
@@ -89,7 +69,7 @@ class Told:
         task.add_done_callback(lambda _: self._more.set())
 
     def of(self, kind: type[Kind]) -> list[Kind]:
-        return [each for each in self.signals if isinstance(each, kind)]
+        return only(kind, self.signals)
 
     async def until(self, condition: Callable[[], Value]) -> Value:
         """The first true value of `condition`, looked at after every signal."""
@@ -169,12 +149,6 @@ async def watching(
 async def off_loop(condition: Callable[[], object], what: str) -> None:
     """For what is seen in the thread of the fake."""
     await asyncio.to_thread(until, condition, what)
-
-
-def descriptors() -> int:
-    """How many are open."""
-    gc.collect()  # dbus-next loses the socket of a connection that fails
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names
 
 
 # --- sessions -------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any
 from hibprep.events import Request, Signal, SourceChanged
 from hibprep.kernel.root import KernelRoot
 from hibprep.signals.control import Control
+from tests.descriptors import descriptors
 from tests.fakes.host import FakeHost
 from tests.waiting import GENEROUS_SECONDS
 
@@ -74,10 +75,6 @@ class Peer:
             with contextlib.suppress(ConnectionError):
                 return await self.reader.read()
         return b""
-
-
-def descriptors() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 @contextlib.asynccontextmanager

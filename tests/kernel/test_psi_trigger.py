@@ -10,7 +10,6 @@ import errno
 import os
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import pytest
 from bench.load import renew_swap
 from hibprep.clock import SystemClock
 from hibprep.errors import KernelFileError, KernelFileMissing
-from hibprep.events import DevicesChanged, Pressure, Signal, SourceChanged
+from hibprep.events import DevicesChanged, Pressure, SourceChanged
 from hibprep.kernel.cgroup import CgroupTree
 from hibprep.kernel.mounts import read_mounts
 from hibprep.kernel.psi import open_trigger
@@ -27,7 +26,8 @@ from hibprep.kernel.root import KernelRoot
 from hibprep.signals.power import Power, UdevMonitor, Uevent, open_udev
 from hibprep.signals.pressure import PressureSource
 from hibprep.signals.priority import PriorityWatch
-from tests.listening import listening, until_told
+from tests.listening import listening, only, until_told
+from tests.waiting import until
 
 pytestmark = pytest.mark.kernel
 ROOT = KernelRoot()
@@ -95,10 +95,6 @@ async def stalls_on_io(folder: Path) -> AsyncIterator[None]:
         await asyncio.to_thread(thread.join)
 
 
-def pressures(told: list[Signal]) -> list[Pressure]:
-    return [each for each in told if isinstance(each, Pressure)]
-
-
 def test_stalls_of_the_machine_are_told_by_the_kernel(psi: None, workspace: Path) -> None:
     async def scenario() -> None:
         source = PressureSource(ROOT, None, SystemClock(), share=0.001)
@@ -106,10 +102,10 @@ def test_stalls_of_the_machine_are_told_by_the_kernel(psi: None, workspace: Path
             assert isinstance(told[0], SourceChanged)
             assert told[0].works
             await until_told(
-                lambda: [each for each in pressures(told) if each.resource == "io"],
+                lambda: [each for each in only(Pressure, told) if each.resource == "io"],
                 "writes are waited for",
             )
-            found = pressures(told)[-1]
+            found = only(Pressure, told)[-1]
             assert found.scope == "machine"
             assert 0.001 <= found.share <= 1
 
@@ -124,16 +120,14 @@ def test_a_trigger_ends_with_its_cgroup(cgroup: CgroupTree) -> None:
             ROOT.path(cgroup.directory("machine.slice")).rmdir()
             await until_told(lambda: len(told) > 1, "the cgroup is gone")
             await until_told(
-                lambda: [
-                    each for each in told if isinstance(each, SourceChanged) and not each.works
-                ],
+                lambda: [each for each in only(SourceChanged, told) if not each.works],
                 "both triggers have ended",
             )
             # the machine's own, from now on
             source.refresh()
             assert isinstance(told[-1], SourceChanged)
             assert told[-1].works
-            assert not pressures(told)
+            assert not only(Pressure, told)
 
     asyncio.run(scenario())
 
@@ -149,7 +143,7 @@ def test_swap_that_comes_and_goes_is_told(swap_file: Path) -> None:
         async with listening(Power(ROOT, SystemClock())) as told:
 
             def words() -> str:
-                return " ".join(each.what for each in told if isinstance(each, DevicesChanged))
+                return " ".join(each.what for each in only(DevicesChanged, told))
 
             # off and on again
             await asyncio.to_thread(renew_swap, swap_file)
@@ -194,9 +188,7 @@ def test_uevents_reach_the_monitor(block: Path) -> None:
     assert isinstance(monitor, UdevMonitor)
     try:
         (block / "uevent").write_text("change")
-        deadline = time.monotonic() + 30
-        while not (found := drained(monitor)) and time.monotonic() < deadline:
-            time.sleep(0.005)
+        found = until(lambda: drained(monitor), "there is an uevent")
         assert Uevent("change", "block", block.name) in found
     finally:
         monitor.close()
@@ -224,11 +216,7 @@ def test_a_power_source_on_this_machine(block: Path) -> None:
         async with listening(Power(ROOT, SystemClock())) as told:
             (block / "uevent").write_text("add")
             await until_told(
-                lambda: [
-                    each
-                    for each in told
-                    if isinstance(each, DevicesChanged) and block.name in each.what
-                ],
+                lambda: [each for each in only(DevicesChanged, told) if block.name in each.what],
                 "the device came",
             )
 

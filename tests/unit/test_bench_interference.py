@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What `bench interference` and `bench footprint` make of what they measure, and how they do it."""
+"""What `bench interference` makes of what it measures, and how it does it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -18,12 +17,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from rich.console import Console
-from rich.table import Table
 
-from bench import footprint as bench_footprint
 from bench import interference as bench_interference
-from bench import usage, witness
+from bench import witness
 from bench.bystander import COLD_BYTES, Sample, Situation, deed
 from bench.interference import (
     QUIET_SECONDS,
@@ -35,16 +31,9 @@ from bench.interference import (
     still_to_do,
     summary,
 )
-from bench.load import CannotMeasure
+from tests.tables import text_of
 
 MIB = 1 << 20
-
-
-def text_of(table: Table) -> str:
-    console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
-    with console.file:
-        console.print(table)
-        return console.export_text()
 
 
 def sample(situation: Situation, number: int = 0, *, passes: tuple[float, ...] = (0.01,)) -> Sample:
@@ -318,123 +307,3 @@ def test_a_command_that_fails_is_told_in_its_own_words(state: StateFile) -> None
     assert words["error"] == "it is broken"
     assert "No such file" in lost["error"]
     assert partly["error"] == ""
-
-
-# --- footprint ------------------------------------------------------------------------------------
-
-
-def run(what: str, seconds: float) -> usage.Run:
-    return usage.Run(what, int(seconds * 100) * MIB, seconds / 2, int(seconds * 1000), seconds)
-
-
-def test_rows_are_median_and_bounds_of_each_command() -> None:
-    plan, check = bench_footprint.rows(
-        [run("plan", 0.5), run("check", 0.3), run("plan", 0.2), run("plan", 0.3)]
-    )
-    assert (plan.what, plan.runs, check.runs) == ("plan", 3, 1)
-    assert plan.wall_seconds == bench_footprint.Spread(0.3, 0.2, 0.5)
-    assert plan.peak_rss_bytes == bench_footprint.Spread(30 * MIB, 20 * MIB, 50 * MIB)
-    assert check.context_switches == bench_footprint.Spread(300, 300, 300)
-
-
-def test_the_tables_show_a_row_for_each() -> None:
-    found = bench_footprint.rows([run("hibprep plan", 0.5), run("hibprep plan", 0.25)])
-    text = text_of(bench_footprint.command_table(found))
-    assert "hibprep plan" in text
-    assert "(250–500)" in text
-    watched = usage.Watched("daemon (1)", 10.0, 30 * MIB, 20 * MIB, 10 * MIB, 0.05, 0.1)
-    line = text_of(bench_footprint.process_table([watched]))
-    assert all(word in line for word in ("daemon (1)", "30.0", "20.0", "10.0", "50", "0.10"))
-    assert json.loads(json.dumps(bench_footprint.result(found, [watched])))["processes"] == [
-        asdict(watched)
-    ]
-
-
-def test_the_commands_that_change_nothing_can_be_measured() -> None:
-    what, (arguments, codes) = next(iter(bench_footprint.COMMANDS.items()))
-    found = usage.run_once(what, [*bench_footprint.CLI, *arguments], codes=codes)
-    assert found.what == what
-    assert found.peak_rss_bytes > 10 * MIB
-    assert found.cpu_seconds > 0
-    assert found.wall_seconds > 0
-
-
-def test_the_peak_is_not_that_of_the_one_who_measures() -> None:
-    ballast = bytearray(64 * MIB)
-    ballast[::4096] = b"x" * len(ballast[::4096])
-    assert usage.run_once("true", ["true"]).peak_rss_bytes < 32 * MIB
-    program = f"memory = bytearray({64 * MIB}); memory[::4096] = b'x' * len(memory[::4096])"
-    large = usage.run_once("large", [sys.executable, "-c", program])
-    assert 64 * MIB < large.peak_rss_bytes < 128 * MIB
-
-
-def test_what_cannot_be_measured_is_said() -> None:
-    with pytest.raises(CannotMeasure, match="it is broken"):
-        usage.run_once("x", [sys.executable, "-c", "exit('it is broken')"])
-    with pytest.raises(CannotMeasure, match="exit code 1"):
-        usage.run_once("x", ["false"])
-    with pytest.raises(CannotMeasure, match="no-such-program"):
-        usage.run_once("x", ["no-such-program"])
-    assert usage.run_once("x", ["false"], codes=(0, 1)).wall_seconds > 0
-
-
-def test_a_command_that_does_not_end_is_ended(tmp_path: Path) -> None:
-    program = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))"
-    with pytest.raises(CannotMeasure, match="no end within 2 s"):
-        usage.run_once("x", [sys.executable, "-c", program + "; time.sleep(600)"], timeout=2)
-    pid = int((tmp_path / "pid").read_text())
-    deadline = time.monotonic() + 20
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
-        if "State:\tZ" in Path(f"/proc/{pid}/status").read_text():
-            return  # nobody's child any more: whoever reaps them here takes its time
-        time.sleep(0.05)
-    assert not Path(f"/proc/{pid}").exists()
-
-
-def test_a_running_process_is_watched_with_its_descendants() -> None:
-    program = (
-        "import subprocess, sys, time\n"
-        f"child = subprocess.Popen([sys.executable, '-c', 'x = b\"1\" * {32 * MIB};"
-        "print(1, flush=True); import time; time.sleep(600)'], stdout=subprocess.PIPE)\n"
-        "child.stdout.readline(); print(child.pid, flush=True)\n"
-        "try:\n    while sys.stdin: time.sleep(0.01)\nfinally: child.kill()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            assert process.stdout is not None
-            process.stdout.readline()
-            found = usage.watch(process.pid, 0.5, "it")
-        finally:
-            process.send_signal(2)  # so that it ends its child
-            process.wait(20)
-    assert found.what == "it"
-    assert found.rss_bytes >= found.pss_bytes >= found.private_bytes > 32 * MIB
-    assert found.wakeups_per_second > 5
-    assert found.cpu_seconds >= 0
-    with pytest.raises(CannotMeasure, match="is not there"):
-        usage.watch(process.pid, 0.01)
-
-
-def test_switches_are_those_of_all_threads_since_the_first_look() -> None:
-    status = "Name:\tx\nvoluntary_ctxt_switches:\t7\nnonvoluntary_ctxt_switches:\t3\n"
-    assert usage.parse_switches(status) == 10
-    # 1 went on, 2 has ended, 3 is new
-    assert usage.switches_between({1: 10, 2: 99}, {1: 15, 3: 4}) == 9
-
-
-def test_footprint_prints_one_object(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HIBPREP_CACHE", str(tmp_path))
-    monkeypatch.setattr(bench_footprint, "run_once", lambda what, *_, **__: run(what, 0.1))
-    done = CliRunner().invoke(
-        bench_footprint.footprint,
-        ["--runs", "2", "--pid", str(os.getpid()), "--seconds", "0.1", "--json"],
-    )
-    assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
-    assert [row["runs"] for row in found["commands"]] == [2] * len(bench_footprint.COMMANDS)
-    assert found["processes"][0]["rss_bytes"] > 0
-    lost = CliRunner().invoke(bench_footprint.footprint, ["--runs", "1", "--pid", "99999999"])
-    assert lost.exit_code == 1
-    assert "is not there" in lost.output

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 
 import pytest
 
@@ -30,10 +30,8 @@ from hibprep.events import (
 from hibprep.model import Ending, Stage, Target, TargetKind
 from hibprep.policy import Battery, Kind, Policy
 from hibprep.state import Act, Decision, Phase, State, begin
+from tests.unit.deciding import ADA, START, WRITING, moment_at
 
-START = 1000.0
-NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
-WRITING = {Stage.COLD_ANON, Stage.ANON}
 DONE = RunEnded(ending=Ending.DONE, reason="its amount is reached")
 REACHED = replace(DONE, reason="the target is reached", goal_reached=True)
 STOPPED = RunEnded(ending=Ending.INTERRUPTED, reason="stopped")
@@ -54,9 +52,7 @@ class Daemon:
 
     @property
     def now(self) -> Moment:
-        monotonic = START + self.seconds
-        boottime = monotonic + self.asleep_seconds
-        return Moment(monotonic, boottime, NOON + timedelta(seconds=boottime - START))
+        return moment_at(self.seconds, self.asleep_seconds)
 
     def phase(self) -> Phase:
         return self.state.phase
@@ -90,16 +86,7 @@ class Daemon:
 
 
 def session(*, idle: bool = False, idle_at_seconds: float | None = None) -> Session:
-    return Session(
-        id="2",
-        user="ada",
-        session_class="user",
-        session_type="wayland",
-        seat="seat0",
-        idle=idle,
-        idle_at_seconds=idle_at_seconds,
-        hints=True,
-    )
+    return replace(ADA, idle=idle, idle_at_seconds=idle_at_seconds, hints=True)
 
 
 def acts(made: tuple[Decision, ...]) -> list[Act]:

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Random histories of signals: what must hold after every one of them."""
+"""Random histories of signals: what must hold after every one of them.
+
+HIBPREP_HISTORIES says how many.
+"""
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -21,7 +25,6 @@ from hibprep.events import (
     Pressure,
     Request,
     RunEnded,
-    Session,
     Sessions,
     Shutdown,
     Signal,
@@ -32,12 +35,12 @@ from hibprep.events import (
     Wish,
 )
 from hibprep.idleness import IdlePolicy
-from hibprep.model import Ending, Stage
+from hibprep.model import Ending
 from hibprep.policy import Battery, Kind, Policy
 from hibprep.state import Act, Decision, Phase, State, begin
+from tests.unit.deciding import ADA, WRITING, moment_at
 
-WRITING = {Stage.COLD_ANON, Stage.ANON}
-NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+EXAMPLES = int(os.environ.get("HIBPREP_HISTORIES", "1000"))
 SHARES = st.floats(0, 1)
 SESSION_CLASSES = st.sampled_from(
     ["user", "user-early", "greeter", "lock-screen", "manager", "odd"]
@@ -50,7 +53,7 @@ class Histories(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seconds = 1000.0
+        self.seconds = 0.0
         self.asleep_seconds = 0.0
         self.running: Decision | None = None
         self.stopped = False
@@ -62,8 +65,7 @@ class Histories(RuleBasedStateMachine):
 
     @property
     def now(self) -> Moment:
-        boottime = self.seconds + self.asleep_seconds
-        return Moment(self.seconds, boottime, NOON + timedelta(seconds=boottime))
+        return moment_at(self.seconds, self.asleep_seconds)
 
     @initialize(
         kind=st.sampled_from(Kind),
@@ -144,13 +146,11 @@ class Histories(RuleBasedStateMachine):
         ago: float | None,
         number: int,
     ) -> None:
-        since = None if ago is None else self.seconds - ago
-        one = Session(
-            id="1",
-            user="ada",
+        since = None if ago is None else self.now.monotonic_seconds - ago
+        one = replace(
+            ADA,
             session_class=session_class,
             session_type=session_type,
-            seat="seat0",
             idle=idle,
             idle_at_seconds=since,
             locked=locked,
@@ -252,5 +252,6 @@ class Histories(RuleBasedStateMachine):
             assert self.state.wake_at_seconds is not None
 
 
-Histories.TestCase.settings = settings(max_examples=1000, stateful_step_count=40, deadline=None)
-TestHistories = Histories.TestCase
+Histories.TestCase.settings = settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None)
+# a hundredth of a second each, on a machine with nothing else to do
+TestHistories = pytest.mark.timeout(120 + EXAMPLES / 10)(Histories.TestCase)

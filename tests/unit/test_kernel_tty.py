@@ -6,31 +6,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from hibprep.kernel.root import KernelRoot
 from hibprep.kernel.tty import TtyInput, read_tty_atime, shows_graphics
-
-START = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-@dataclass
-class HandClock:
-    seconds: float = 1000.0
-    wall: datetime = START
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def boottime(self) -> float:
-        return self.seconds
-
-    def now(self) -> datetime:
-        return self.wall
+from tests.fakes.clock import START, HandClock
 
 
 @pytest.fixture

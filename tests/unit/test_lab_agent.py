@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from bench.lab import remote
 from bench.lab.agent import Agent
 from bench.lab.channel import Channel
 from bench.lab.errors import AgentError, GuestTimeout
+from tests.waiting import until
 
 
 class SocketAgent(Agent):
@@ -130,16 +132,16 @@ def test_a_reply_lost_on_the_way_is_collected_later(agent: SocketAgent, channel:
     later = Channel(near)
     try:
         later.ping(5)
-        deadline = time.monotonic() + 10
-        while (found := later.request("collect", 5, of=tag))["state"] == "running":
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+
+        def collected() -> dict[str, Any] | None:
+            answer = later.request("collect", 5, of=tag)
+            return answer if answer["state"] != "running" else None
+
+        found = until(collected, "the command has ended")
         assert found["state"] == "done"
         assert base64.b64decode(found["reply"]["stdout"]) == b"done\n"
         later.tell("forget", of=tag)
-        while later.request("collect", 5, of=tag)["state"] != "unknown":
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: later.request("collect", 5, of=tag)["state"] == "unknown", "it is forgotten")
     finally:
         later.close()
 

@@ -16,22 +16,15 @@ import pytest
 
 from bench.lab.errors import LabError
 from bench.lab.process import end, launch, run_logged, tail
+from tests.processes import ended
+from tests.waiting import until
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="mount namespaces need root")
 
 
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def _wait_for_comm(pid: int, name: str) -> None:
-    deadline = time.monotonic() + 20
-    while Path(f"/proc/{pid}/comm").read_text().strip() != name:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    comm = Path(f"/proc/{pid}/comm")
+    until(lambda: comm.read_text().strip() == name, f"{pid} is {name}")
 
 
 def test_a_failure_shows_the_end_of_the_log(tmp_path: Path) -> None:
@@ -81,10 +74,7 @@ def test_a_program_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         pid = int(parent.stdout.readline())
         _wait_for_comm(pid, "sleep")
         parent.kill()
-    deadline = time.monotonic() + 20
-    while _alive(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: ended(pid), "it has died with its parent")
 
 
 @root_only

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,21 +17,20 @@ from typing import Any
 import pytest
 
 from bench.lab import workload
+from tests.waiting import until
 
 SCRIPT = Path(workload.__file__)
 MiB = 1 << 20
 
 
 def _until(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    deadline = time.monotonic() + 30
-    state: dict[str, Any] = {}
-    while time.monotonic() < deadline:
-        if path.exists():
-            state = json.loads(path.read_text())
-            if wanted(state):
-                return state
-        time.sleep(0.02)
-    raise AssertionError(f"not in time: {state}")
+    def look() -> dict[str, Any] | None:
+        if not path.exists():
+            return None
+        state: dict[str, Any] = json.loads(path.read_text())
+        return state if wanted(state) else None
+
+    return until(look, f"{path} says what is wanted")
 
 
 @contextmanager

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hibprep.errors import KernelFileMalformed, KernelFileMissing
-from hibprep.events import Cpu, Signal, SourceChanged, SourceName
+from hibprep.events import Cpu, SourceChanged, SourceName
 from hibprep.kernel.cpu import CpuTimes, parse_process_ticks, parse_stat, process_ticks
 from hibprep.kernel.root import KernelRoot
 from hibprep.signals.cpu import CpuSource, idleness
-from tests.listening import listening
+from tests.fakes.clock import HandClock
+from tests.listening import listening, only
 
 STAT = """\
 cpu  1000 0 500 8000 100 10 20 300 400 0
@@ -28,20 +28,6 @@ ctxt 5
 OWN = 4711
 
 
-class FakeClock:
-    def __init__(self) -> None:
-        self.seconds = 100.0
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def boottime(self) -> float:
-        return self.seconds
-
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC)
-
-
 class FakeCpus:
     """/proc/stat and the stat files of processes, that move when they are told to."""
 
@@ -49,7 +35,7 @@ class FakeCpus:
         self.proc = directory / "proc"
         self.proc.mkdir()
         self.root = KernelRoot(directory)
-        self.clock = FakeClock()
+        self.clock = HandClock()
         self.cpus = dict.fromkeys(range(cpus), CpuTimes())
         self.own: dict[int, tuple[int, int, int, int]] = {OWN: (0, 0, 0, 0)}
         self.pids = [OWN]
@@ -85,10 +71,6 @@ class FakeCpus:
 def process_stat(pid: int, *ticks: int) -> str:
     times = " ".join(map(str, ticks))
     return f"{pid} (a (b) c) S 1 1 1 0 -1 4194560 1 1 0 0 {times} 20 0 1 0 99 1 1\n"
-
-
-def cpus_of(told: list[Signal]) -> list[Cpu]:
-    return [each for each in told if isinstance(each, Cpu)]
 
 
 def test_the_times_of_each_cpu() -> None:
@@ -197,7 +179,7 @@ def test_the_source_tells_from_the_second_sample_on(tmp_path: Path) -> None:
             source.sample()
             assert told[-1] == Cpu(idle_share=0.95, least_idle_share=0.9, seconds=10.0)
             source.sample()  # no time has passed
-            assert len(cpus_of(told)) == 1
+            assert len(only(Cpu, told)) == 1
             fake.pass_time(20, {0: 1.0, 1: 1.0})
             source.sample()
             assert told[-1] == Cpu(idle_share=0.0, least_idle_share=0.0, seconds=20.0)
@@ -222,14 +204,14 @@ def test_the_time_of_a_child_is_counted_once_though_it_passes_to_its_parent(tmp_
             fake.own[child] = (100, 400, 0, 0)
             fake.pass_time(10, {0: 0.5})
             source.sample()
-            assert cpus_of(told)[-1].idle_share == pytest.approx(1.0)
+            assert only(Cpu, told)[-1].idle_share == pytest.approx(1.0)
             # it works for another second, ends, and was waited for
             (fake.proc / f"{child}/stat").unlink()
             del fake.own[child]
             fake.own[OWN] = (0, 0, 100, 500)
             fake.pass_time(10, {0: 0.5})
             source.sample()
-            assert cpus_of(told)[-1].idle_share == pytest.approx(1 - 4 / 20)
+            assert only(Cpu, told)[-1].idle_share == pytest.approx(1 - 4 / 20)
 
     asyncio.run(scenario())
 
@@ -243,10 +225,10 @@ def test_other_cpus_than_before_begin_anew(tmp_path: Path) -> None:
             fake.cpus = {3: CpuTimes(user=1000)}
             fake.pass_time(10, {})
             source.sample()
-            assert not cpus_of(told)
+            assert not only(Cpu, told)
             fake.pass_time(10, {3: 0.25})
             source.sample()
-            assert cpus_of(told) == [Cpu(idle_share=0.75, least_idle_share=0.75, seconds=10.0)]
+            assert only(Cpu, told) == [Cpu(idle_share=0.75, least_idle_share=0.75, seconds=10.0)]
 
     asyncio.run(scenario())
 

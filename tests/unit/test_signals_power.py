@@ -29,7 +29,8 @@ from hibprep.kernel.supply import (
 )
 from hibprep.signals.power import Power, Uevent, Uevents, open_udev
 from hibprep.signals.priority import Happened, Watch
-from tests.listening import listening, until_told
+from tests.descriptors import descriptors
+from tests.listening import listening, only, until_told
 
 SUPPLIES = "sys/class/power_supply"
 HEADER = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
@@ -141,16 +142,8 @@ def laptop(tmp_path: Path) -> Laptop:
     return Laptop(tmp_path.resolve())
 
 
-def supplies(told: list[Signal]) -> list[PowerSupply]:
-    return [each for each in told if isinstance(each, PowerSupply)]
-
-
 def changes(told: list[Signal]) -> list[str]:
-    return [each.what for each in told if isinstance(each, DevicesChanged)]
-
-
-def descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names are what is compared
+    return [each.what for each in only(DevicesChanged, told)]
 
 
 def test_it_tells_at_once_and_then_what_changes(laptop: Laptop) -> None:
@@ -164,18 +157,18 @@ def test_it_tells_at_once_and_then_what_changes(laptop: Laptop) -> None:
             assert "swap areas; power profile" in told[0].reason
             assert "kernel" in told[0].reason
             assert laptop.uevents.source == "kernel"
-            assert supplies(told) == [
+            assert only(PowerSupply, told) == [
                 PowerSupply(mains=True, battery_percent=80.0, lid_closed=False, low_power=False)
             ]
             laptop.unplug()
             laptop.uevents.send("change power_supply AC", "change power_supply BAT0")
-            await until_told(lambda: len(supplies(told)) == 2, "it is unplugged")
-            assert supplies(told)[-1].mains is False
+            await until_told(lambda: len(only(PowerSupply, told)) == 2, "it is unplugged")
+            assert only(PowerSupply, told)[-1].mains is False
             # nothing new: nothing is said
             laptop.uevents.send("change power_supply BAT0", "add block sdb", "change block sdb")
             await until_told(lambda: changes(told), "a device came")
             assert changes(told) == ["block device sdb came"]
-            assert len(supplies(told)) == 2
+            assert len(only(PowerSupply, told)) == 2
         count = len(told)
         assert not laptop.watches
         assert len(descriptors()) == len(before) - 2  # those of the fake uevents
@@ -201,11 +194,11 @@ def test_what_is_not_signalled_is_seen_by_refresh(laptop: Laptop) -> None:
         source = laptop.source()
         async with listening(source) as told:
             source.refresh()
-            assert len(supplies(told)) == 1
+            assert len(only(PowerSupply, told)) == 1
             laptop.put(f"{SUPPLIES}/BAT0/capacity", "79")
             laptop.put("proc/acpi/button/lid/LID0/state", "state:      closed")
             source.refresh()
-            assert supplies(told)[-1] == PowerSupply(
+            assert only(PowerSupply, told)[-1] == PowerSupply(
                 mains=True, battery_percent=79.0, lid_closed=True
             )
             laptop.swaps()
@@ -227,10 +220,10 @@ def test_batteries_are_not_asked_all_the_time(laptop: Laptop) -> None:
             laptop.clock.step_seconds = 0.01
             laptop.put(f"{SUPPLIES}/BAT0/capacity", "79")
             source.refresh()
-            assert len(supplies(told)) == 1
+            assert len(only(PowerSupply, told)) == 1
             laptop.clock.seconds += 1
             source.refresh()
-            assert len(supplies(told)) == 2
+            assert len(only(PowerSupply, told)) == 2
 
     asyncio.run(scenario())
 
@@ -246,7 +239,7 @@ def test_swaps_and_the_profile_are_waited_for(laptop: Laptop) -> None:
             assert changes(told)[1:] == ["swap areas changed"]
             laptop.put("sys/firmware/acpi/platform_profile", "low-power")
             laptop.watches["/sys/firmware/acpi/platform_profile"](True)  # noqa: FBT003
-            assert supplies(told)[-1].low_power
+            assert only(PowerSupply, told)[-1].low_power
             assert len(laptop.watches) == 2
 
     asyncio.run(scenario())
@@ -259,7 +252,7 @@ def test_lost_events_are_made_up_for_by_a_look(laptop: Laptop) -> None:
             devices = [f"remove block sd{letter}" for letter in "bcdefg"]
             laptop.uevents.send(str(errno.ENOBUFS), *devices)
             await until_told(lambda: changes(told), "something was lost")
-            assert supplies(told)[-1].mains is False
+            assert only(PowerSupply, told)[-1].mains is False
             assert all("block device sd" in each or "lost" in each for each in changes(told))
 
     asyncio.run(scenario())
@@ -280,7 +273,7 @@ def test_another_error_ends_the_run(laptop: Laptop) -> None:
     async def scenario() -> None:
         told: list[Signal] = []
         task = asyncio.create_task(laptop.source().run(told.append))
-        await until_told(lambda: supplies(told), "it works")
+        await until_told(lambda: only(PowerSupply, told), "it works")
         laptop.uevents.send(str(errno.EIO))
         with pytest.raises(OSError, match=os.strerror(errno.EIO)):
             await task
@@ -303,7 +296,7 @@ def test_without_netlink_the_rest_goes_on(laptop: Laptop) -> None:
             assert "swap areas" not in told[0].reason
             laptop.unplug()
             source.refresh()
-            assert supplies(told)[-1].mains is False
+            assert only(PowerSupply, told)[-1].mains is False
         laptop.uevents.close()
 
     asyncio.run(scenario())
@@ -313,7 +306,7 @@ def test_a_machine_with_nothing_to_tell(tmp_path: Path) -> None:
     async def scenario() -> None:
         source = Power(KernelRoot(tmp_path), SlowClock(), open_uevents=FakeUevents())
         async with listening(source) as told:
-            assert supplies(told) == [PowerSupply()]
+            assert only(PowerSupply, told) == [PowerSupply()]
             assert not changes(told)
 
     asyncio.run(scenario())
@@ -344,12 +337,12 @@ def test_the_lids_switch_wakes_up(laptop: Laptop) -> None:
             assert told[0].reason.endswith("; lid")
             laptop.put("proc/acpi/button/lid/LID0/state", "state:      closed")
             os.write(keeper, b"x" * 24)
-            await until_told(lambda: len(supplies(told)) == 2, "the lid is closed")
-            assert supplies(told)[-1].lid_closed
+            await until_told(lambda: len(only(PowerSupply, told)) == 2, "the lid is closed")
+            assert only(PowerSupply, told)[-1].lid_closed
             # taken out: it must not be asked for ever
             laptop.put("proc/acpi/button/lid/LID0/state", "state:      open")
             os.close(keeper)
-            await until_told(lambda: len(supplies(told)) == 3, "the device is gone")
+            await until_told(lambda: len(only(PowerSupply, told)) == 3, "the device is gone")
 
     asyncio.run(scenario())
 

@@ -11,7 +11,6 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -23,25 +22,13 @@ from hibprep.kernel.psi import StallCounters, open_trigger, parse_stall_counters
 from hibprep.kernel.root import KernelRoot
 from hibprep.signals.pressure import PressureSource, stalled_share
 from hibprep.signals.priority import Happened, PriorityWatch, Watch
-from tests.listening import listening, until_told
+from tests.descriptors import descriptors
+from tests.fakes.clock import HandClock
+from tests.listening import listening, only, until_told
 
 MOUNT = "/sys/fs/cgroup"
 VMSTAT = "nr_free_pages 1000\npgscan_direct {scanned}\npgscan_direct_throttle 7\nallocstall_dma 1\n"
 VMSTAT += "allocstall_normal {stalls}\nworkingset_refault_anon 3\nworkingset_refault_file {again}\n"
-
-
-class FakeClock:
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def boottime(self) -> float:
-        return self.seconds
-
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class FakeWatch:
@@ -63,7 +50,7 @@ class FakeKernel:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.root = KernelRoot(directory)
-        self.clock = FakeClock()
+        self.clock = HandClock()
         self.watches: dict[int, FakeWatch] = {}
         self.triggers: dict[str, int] = {}
         self.totals: dict[str, int] = {}
@@ -135,19 +122,11 @@ class FakeKernel:
 
 @pytest.fixture
 def kernel(tmp_path: Path) -> Iterator[FakeKernel]:
-    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names are what is compared
+    before = descriptors()
     made = FakeKernel(tmp_path)
     yield made
     assert not made.watches
-    assert set(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
-
-
-def pressures(told: list[Signal]) -> list[Pressure]:
-    return [each for each in told if isinstance(each, Pressure)]
-
-
-def states(told: list[Signal]) -> list[SourceChanged]:
-    return [each for each in told if isinstance(each, SourceChanged)]
+    assert descriptors() == before
 
 
 def test_triggers_on_the_slices_that_exist(kernel: FakeKernel) -> None:
@@ -155,33 +134,33 @@ def test_triggers_on_the_slices_that_exist(kernel: FakeKernel) -> None:
         kernel.add("", "user.slice", "system.slice")
         source = kernel.source()
         async with listening(source) as told:
-            assert told == states(told)
-            assert states(told)[0].works
-            assert "user.slice, system.slice" in states(told)[0].reason
-            assert "machine" not in states(told)[0].reason
+            assert told == only(SourceChanged, told)
+            assert only(SourceChanged, told)[0].works
+            assert "user.slice, system.slice" in only(SourceChanged, told)[0].reason
+            assert "machine" not in only(SourceChanged, told)[0].reason
             assert kernel.asked == (0.2, 2.0)
             assert len(kernel.watches) == 4
 
             kernel.clock.seconds += 2
             kernel.stall(f"{MOUNT}/user.slice/io.pressure", 1.0)
             kernel.fire(f"{MOUNT}/user.slice/io.pressure")
-            assert pressures(told) == [Pressure(resource="io", scope="user.slice", share=0.5)]
+            assert only(Pressure, told) == [Pressure(resource="io", scope="user.slice", share=0.5)]
 
             # after long quiet the mean says little: the threshold is what is known
             kernel.clock.seconds += 3600
             kernel.stall(f"{MOUNT}/user.slice/io.pressure", 0.25)
             kernel.fire(f"{MOUNT}/user.slice/io.pressure")
-            assert pressures(told)[-1].share == pytest.approx(0.1)
+            assert only(Pressure, told)[-1].share == pytest.approx(0.1)
 
             kernel.clock.seconds += 2
             kernel.stall(f"{MOUNT}/system.slice/memory.pressure", 99.0)
             kernel.fire(f"{MOUNT}/system.slice/memory.pressure")
-            assert pressures(told)[-1].scope == "system.slice"
-            assert pressures(told)[-1].share == pytest.approx(0.1)
+            assert only(Pressure, told)[-1].scope == "system.slice"
+            assert only(Pressure, told)[-1].share == pytest.approx(0.1)
             kernel.clock.seconds += 2
             kernel.stall(f"{MOUNT}/system.slice/memory.pressure", 99.0)
             kernel.fire(f"{MOUNT}/system.slice/memory.pressure")
-            assert pressures(told)[-1].share == 1.0
+            assert only(Pressure, told)[-1].share == 1.0
             source.refresh()
             assert len(told) == 5
 
@@ -193,9 +172,9 @@ def test_the_whole_machine_where_there_are_no_slices(kernel: FakeKernel, *, tree
     async def scenario() -> None:
         kernel.add("", *(() if tree else ("user.slice",)))
         async with listening(kernel.source(tree=tree)) as told:
-            assert "machine" in states(told)[0].reason
+            assert "machine" in only(SourceChanged, told)[0].reason
             kernel.fire("/proc/pressure/memory")
-            assert pressures(told) == [Pressure(resource="memory", scope="machine", share=0.1)]
+            assert only(Pressure, told) == [Pressure(resource="memory", scope="machine", share=0.1)]
 
     asyncio.run(scenario())
 
@@ -208,27 +187,27 @@ def test_slices_come_and_go(kernel: FakeKernel) -> None:
             kernel.add("machine.slice")
             source.refresh()
             assert len(kernel.watches) == 4
-            assert "machine.slice" in states(told)[-1].reason
+            assert "machine.slice" in only(SourceChanged, told)[-1].reason
 
             for resource in ("memory", "io"):
                 kernel.fire(f"{MOUNT}/machine.slice/{resource}.pressure", gone=True)
             assert len(kernel.watches) == 2
             kernel.remove("machine.slice")
             source.refresh()
-            assert states(told)[-1] == states(told)[0]
-            assert not pressures(told)
+            assert only(SourceChanged, told)[-1] == only(SourceChanged, told)[0]
+            assert not only(Pressure, told)
 
             # the last one: nothing is watched until the next look, which takes the machine
             for resource in ("memory", "io"):
                 kernel.fire(f"{MOUNT}/system.slice/{resource}.pressure", gone=True)
-            assert not states(told)[-1].works
+            assert not only(SourceChanged, told)[-1].works
             kernel.remove("system.slice")
             source.refresh()
-            assert states(told)[-1].works
+            assert only(SourceChanged, told)[-1].works
             assert len(kernel.watches) == 2
             kernel.add("system.slice")
             source.refresh()
-            assert "system.slice" in states(told)[-1].reason
+            assert "system.slice" in only(SourceChanged, told)[-1].reason
             assert len(kernel.watches) == 2
 
     asyncio.run(scenario())
@@ -243,23 +222,23 @@ def test_no_psi_is_said_with_the_cure_and_counters_take_over(kernel: FakeKernel)
         source = kernel.source()
         source.refresh()  # not running: nothing
         async with listening(source) as told:
-            assert [each.works for each in states(told)] == [False]
-            assert "psi=1" in states(told)[0].reason
-            assert "/proc/vmstat" in states(told)[0].reason
+            assert [each.works for each in only(SourceChanged, told)] == [False]
+            assert "psi=1" in only(SourceChanged, told)[0].reason
+            assert "/proc/vmstat" in only(SourceChanged, told)[0].reason
             kernel.clock.seconds += 10
             source.refresh()
             assert len(told) == 1
             kernel.clock.seconds += 10
             kernel.count(stalls=1, scanned=100, again=0)
             source.refresh()
-            assert pressures(told) == [Pressure(resource="memory", scope="machine", share=0.1)]
+            assert only(Pressure, told) == [Pressure(resource="memory", scope="machine", share=0.1)]
             # switched on after all
             kernel.refusal = None
             kernel.clock.seconds += 10
             kernel.count(stalls=100, scanned=10_000_000, again=0)
             source.refresh()
-            assert states(told)[-1].works
-            assert len(pressures(told)) == 1
+            assert only(SourceChanged, told)[-1].works
+            assert len(only(Pressure, told)) == 1
 
     asyncio.run(scenario())
 
@@ -336,13 +315,13 @@ def test_what_the_kernel_says_of_a_trigger(
         assert data == b"some 200000 2000000\0"
         raise OSError(number, os.strerror(number))
 
-    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    before = descriptors()
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", refuse)
         with pytest.raises(KernelFileError, match=words) as raised:
             open_trigger(KernelRoot(tmp_path), "io", stall_seconds=0.2, window_seconds=2.0)
     assert type(raised.value) is kind
-    assert set(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert descriptors() == before
 
 
 # --- POLLPRI itself, which TCP's urgent data has too ---------------------------------------------
