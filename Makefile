@@ -9,7 +9,7 @@ export PIP_CACHE_DIR := $(CACHE)/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test unit lint format vm bench clean
+.PHONY: help run test unit lint format vm bench deb clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -61,6 +61,9 @@ vm: $(VENV)/.dev ## the whole matrix of guests; takes an hour or more where they
 bench: $(VENV)/.dev ## the experiment's quick form, in a guest of 1 GiB; asserts nothing
 	$(BIN)/python -m bench hibernate --memory 1G --settle 10 --runs 1 --image-size default \
 		--condition idle,vanilla,hibprep --again --output $(CACHE)/bench/quick.jsonl
+
+deb: $(VENV)/.run ## the Debian package, in dist/; built in a small Debian of its own, as root
+	$(BIN)/python -m bench lab deb --output dist
 
 clean: ## take away the environment and what building left; the cache of images stays
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -15,6 +15,8 @@ COMMANDS = {
     "abort": ("bench.abort", "abort", "How soon a running `prepare` ends when it is told to."),
     "throughput": ("bench.throughput", "throughput", "How fast anonymous memory goes to swap."),
     "interference": ("bench.interference", "interference", "What it costs other programs."),
+    "continuous": ("bench.continuous", "continuous", "What the policy costs a busy Redis."),
+    "hook": ("bench.hook", "hook", "What the sleep hook costs with nothing to do."),
     "report": ("bench.report.publish", "report_command", "A page of results, with pictures."),
     "compare": ("bench.report.cli", "compare_command", "Two results files, with intervals."),
     "table": ("bench.report.cli", "table_command", "The reference's figures and ours."),

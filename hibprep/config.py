@@ -107,6 +107,7 @@ class Config(Section):
             delays_seconds={stage: delays[stage] for stage in self.limits().stages},
             check_again_seconds=idle.check_again_seconds,
             settle_seconds=self.daemon.settle_seconds,
+            swap_in=self.sleep.swap_in,
             on_battery=power.on_battery,
             low_battery_percent=power.low_battery_percent,
             on_low_battery=power.on_low_battery,

@@ -20,11 +20,12 @@ from dataclasses import replace
 from hibprep import metrics, streams
 from hibprep import prepare as engine
 from hibprep.asleep import AroundSleep
+from hibprep.bringback import BringBack
 from hibprep.bus.manager import ManagerService
 from hibprep.clock import Clock, SystemClock
 from hibprep.config import Config
 from hibprep.decide import decide
-from hibprep.errors import HibprepError, NotPossibleError
+from hibprep.errors import HibprepError
 from hibprep.events import (
     Moment,
     Predicted,
@@ -66,6 +67,7 @@ log = logging.getLogger(__name__)
 SAMPLE_SECONDS = 15.0
 _BUS_PAUSE_SECONDS = 60.0
 _SOON_SECONDS = 0.05
+_END_SECONDS = 10.0
 
 
 class Daemon:
@@ -102,6 +104,7 @@ class Daemon:
             for resource in ("memory", "io")
         }
         self._around = AroundSleep(root_prefix)
+        self._bringing = BringBack(root_prefix)
         self._control = Control(root, self)
         self._manager = ManagerService(bus_address)
         self._signals: deque[Signal] = deque()
@@ -159,6 +162,7 @@ class Daemon:
                     self._timer.cancel()
                 await self._runner.closed()
                 await self._around.closed()
+                await self._bringing.stopped("the daemon ends", _END_SECONDS)
 
     @contextlib.contextmanager
     def _signal_handlers(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
@@ -179,6 +183,7 @@ class Daemon:
         """Leave `run`, as SIGTERM does. What is under way is stopped at once."""
         self._ending = True
         self._runner.stop("the daemon ends")
+        self._bringing.stop("the daemon ends")
         if self._end is not None:
             self._end.set()
 
@@ -211,14 +216,7 @@ class Daemon:
     # --- signals ------------------------------------------------------------------------------
 
     def emit(self, signal_: Signal) -> None:
-        """Decide on a signal, now. What that leads to may bring signals of its own: in order.
-
-        Raises NotPossibleError for what cannot be asked for.
-        """
-        if isinstance(signal_, Request) and signal_.wish is Wish.SWAP_IN:
-            raise NotPossibleError(
-                "the daemon cannot bring memory back yet", "what programs touch comes by itself"
-            )
+        """Decide on a signal, now. What that leads to may bring signals of its own: in order."""
         self._signals.append(signal_)
         if self._deciding:
             return
@@ -262,11 +260,13 @@ class Daemon:
         if decision.act is Act.START:
             if not (self._state.done or self._state.checks or self._state.request):
                 self._look.unprepared(self._config)
-            self._runner.start(decision, self._config)
+            self._runner.start(decision, self._config, self._bringing.stop(decision.reason))
         elif decision.act is Act.STOP:
             self._runner.stop(decision.reason)
+        elif decision.act is Act.SWAP_IN:
+            self._bringing.start(self._config, self._runner.task)
         elif decision.act is Act.RELEASE:
-            self._logind.release_lock()
+            self._bringing.stop_then(decision.reason, self._logind.release_lock)
 
     def _answer(self, request: Request) -> None:
         """A request that leads to no run is answered as one that ended at once."""
@@ -368,8 +368,9 @@ class Daemon:
             self.emit(Sleep(coming=True))
             if self._runner.busy:
                 await asyncio.wait((ended,), timeout=seconds)
-        if self._runner.busy:
-            return False, ["reclaim has not stopped"]
+        left = max(0.0, until - self._clock.monotonic())
+        if self._runner.busy or not await self._bringing.stopped("a sleep comes", left):
+            return False, ["what was under way has not stopped"]
         if not leg:
             return True, []
         left = max(0.0, until - self._clock.monotonic())

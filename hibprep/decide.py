@@ -120,7 +120,8 @@ def _resuming(state: State, now: Moment, policy: Policy, why: str) -> Answer:
         checks=0,
         wake_at_seconds=now.monotonic_seconds + policy.settle_seconds,
     )
-    return new, ()
+    # at once: it is now that somebody waits for what was in use
+    return new, (Decision(act=Act.SWAP_IN, reason=why),) if policy.swap_in else ()
 
 
 # --- requests, and what became of runs ------------------------------------------------------------
@@ -234,8 +235,6 @@ def _advance(state: State, now: Moment, policy: Policy) -> Answer:
         if state.wake_at_seconds is not None and at < state.wake_at_seconds:
             return state, ()
         state = moved(state, Phase.ACTIVE, "settled after the resume", now)
-        if policy.swap_in:
-            return state, (Decision(act=Act.SWAP_IN, reason="settled after the resume"),)
     if state.request is not None:
         return state, ()  # somebody asked for it: activity does not stop it
     if policy.kind is Kind.ON_REQUEST:

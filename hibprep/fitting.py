@@ -19,6 +19,7 @@ ROOM_MARGIN = 0.97
 # what it wrote is still in the swap cache, and so in the image as well. (Seen on 6.12: some 730 MB
 # of slots for 500 MB, and a write that ended with ENOSPC.)
 SLOTS_PER_SHRUNK = 1.5
+WORST_RATIO = 1.07  # LZO can make what does not compress this much larger
 _MAP_ENTRIES = 511  # sectors that one swap_map_page holds beside the link to the next
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
-from hibprep import fitting, predict, rates
+from hibprep import fitting, predict, rates, workingset
 from hibprep import plan as planning
 from hibprep.amount import for_reclaim
 from hibprep.clock import Clock, SystemClock
@@ -197,8 +197,12 @@ def run_plan(
     progress: Tell,
     command: str,
     amount_bytes: int | None = None,
+    remember: bool = True,
 ) -> Report:
     """Run plans one after the other, until `amount_bytes` are reclaimed in all when that is given.
+
+    With `remember` what was in use is kept on record meanwhile (`hibprep.workingset`), for bringing
+    it back first; not for an amount.
 
     Every setting that was changed is put back before this returns or raises, and the process that
     writes to the kernel is known to have ended.
@@ -208,7 +212,14 @@ def run_plan(
         stop.within(timeout_seconds)
     plan, run = plans[0], Run()
     knob_words: list[str] = []
-    with RunLock(machine.root), session(machine, limits, knob_words) as tools:
+    remember = remember and amount_bytes is None and machine.root.is_real
+    with (
+        RunLock(machine.root),
+        session(machine, limits, knob_words) as tools,
+        workingset.watching(machine.root, progress, clock=machine.clock, expired=stop.requested)
+        if remember
+        else nullcontext(progress) as tell,
+    ):
         for part in plans if amount_bytes is None else _one_by_one(plans):
             if amount_bytes is not None:
                 left = amount_bytes - run.freed.reclaimed_bytes
@@ -216,7 +227,7 @@ def run_plan(
                     break
                 part = _no_more_than(part, left)  # noqa: PLW2901
             knob_words += set_knobs(part, tools.journal.set)
-            one = tools.executor.run(part, stop, progress)
+            one = tools.executor.run(part, stop, tell)
             run.steps += one.steps
             run.ending, run.reason, run.last = one.ending, one.reason, one.last or run.last
             if one.ending in (Ending.INTERRUPTED, Ending.DEADLINE):

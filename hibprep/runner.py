@@ -57,12 +57,19 @@ class Runner:
         """Whether a run is under way."""
         return self._task is not None
 
-    def start(self, decision: Decision, config: Config) -> None:
-        """Begin; `RunEnded` is emitted when it is over, however it ends."""
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """What ends with the run that is under way."""
+        return self._task
+
+    def start(
+        self, decision: Decision, config: Config, after: asyncio.Task[None] | None = None
+    ) -> None:
+        """Begin, once `after` has ended; `RunEnded` is emitted when it is over, however it ends."""
         if self._task is not None:
             raise RuntimeError("a run is under way")
         self._stop = Stop()
-        self._task = asyncio.create_task(self._run(decision, config, self._stop), name="run")
+        self._task = asyncio.create_task(self._run(decision, config, self._stop, after), name="run")
         self._emit(RunBegan(decision.stages))
 
     def stop(self, reason: str) -> None:
@@ -76,13 +83,17 @@ class Runner:
         if self._task is not None:
             await asyncio.shield(self._task)
 
-    async def _run(self, decision: Decision, config: Config, stop: Stop) -> None:
+    async def _run(
+        self, decision: Decision, config: Config, stop: Stop, after: asyncio.Task[None] | None
+    ) -> None:
         loop = asyncio.get_running_loop()
 
         def tell(progress: Progress) -> None:
             loop.call_soon_threadsafe(self._told, progress)
 
         try:
+            if after is not None:
+                await asyncio.wait((after,))
             result = await asyncio.to_thread(self._try, decision, config, stop, tell)
         finally:
             self._stop = self._task = self.progress = None

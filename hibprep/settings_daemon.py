@@ -177,6 +177,14 @@ class SleepSettings(Section):
             description="the same before the suspend of suspend-then-hibernate, for what is cold",
         ),
     ] = 5.0
+    swap_in: Annotated[
+        bool,
+        Field(
+            strict=True,
+            description="after the resume what was in use is read back from swap, as far as memory "
+            "is free",
+        ),
+    ] = False
     unit_budget_seconds: Annotated[
         Number,
         Field(

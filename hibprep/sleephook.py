@@ -111,8 +111,10 @@ def _last_pass(
         plan, why = worthwhile(plan)
         words += [why] if why else []
     report = run_plan(
-        machine, [plan], limits, stop, timeout_seconds=budget, progress=None, command=COMMAND
-    )
+        machine, [plan], limits, stop, timeout_seconds=budget, progress=None, command=COMMAND,
+        # frozen programs may hold the locks of their own page tables
+        remember=False,
+    )  # fmt: skip
     words.append(
         f"last pass: {report.freed.reclaimed_bytes >> 20} MiB in {report.seconds:.1f} s"
         f"{': ' + report.reason if report.reason else ''}"

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -16,7 +17,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from bench.lab import images
+from bench.lab import debian, images
 from bench.lab.errors import LabError
 from bench.lab.guest import Guest
 from bench.lab.recipe import RECIPES
@@ -124,6 +125,22 @@ def clean(every: bool) -> None:  # noqa: FBT001  # click passes it
         click.echo(f"removed {place}")
     if not removed:
         click.echo("nothing to remove")
+
+
+@lab.command()
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="dist",
+    show_default=True,
+    help="The folder that the package is put into.",
+)
+@click.option("--version", help="Another version than the project's, to try an upgrade.")
+def deb(output: Path, version: str | None) -> None:
+    """Build the Debian package, for the release that it is for, and check it."""
+    with _reporting() as say:
+        package = debian.build_deb(output, say, version=version)
+    click.echo(package)
 
 
 def _guest(recipe: str, say: Callable[[str], None], options: dict[str, int | None]) -> Guest:

@@ -29,6 +29,17 @@ _BASE_PACKAGES = (
     "lz4",
 )
 
+# What the Debian package of hibprep asks for, and a reader for its manual.
+_OF_THE_PACKAGE = (
+    "python3-click",
+    "python3-dbus-next",
+    "python3-humanize",
+    "python3-pydantic",
+    "python3-pyudev",
+    "python3-rich",
+    "man-db",
+)
+
 GiB = 1 << 30
 
 
@@ -83,6 +94,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             Recipe(name="bookworm", suite="bookworm"),
             Recipe(name="trixie", suite="trixie"),
             Recipe(name="backports", suite="trixie", kernel_suite="trixie-backports"),
+            # For hibprep as a Debian package, on Debian's own libraries.
+            Recipe(name="packaged", suite="trixie", packages=(*_BASE_PACKAGES, *_OF_THE_PACKAGE)),
             # With a program for others' sake; it is started at boot, as Debian does it.
             Recipe(name="redis", suite="trixie", packages=(*_BASE_PACKAGES, "redis-server")),
         )

@@ -202,6 +202,11 @@ def load_config(ctx: click.Context) -> Config:
     return load(root_prefix(ctx), ctx.meta.get(_CONFIG_KEY))
 
 
+def config_given(ctx: click.Context) -> bool:
+    """Whether a configuration was named on the command line."""
+    return _CONFIG_KEY in ctx.meta
+
+
 def files_read(ctx: click.Context) -> tuple[str, ...]:
     """The configuration files that `load_config` reads."""
     from hibprep.config import config_files  # noqa: PLC0415

@@ -13,7 +13,11 @@ import click
 import humanize
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
     from hibprep.model import Progress, Stage
+    from hibprep.swapin_report import SwapInProgress
 
 Show = Callable[["Progress"], None]
 
@@ -50,31 +54,36 @@ def _by_stage() -> Show:
 
 
 @contextlib.contextmanager
-def _bar() -> Iterator[Show]:
-    from rich.console import Console  # noqa: PLC0415 - only on a terminal
-    from rich.progress import (  # noqa: PLC0415
-        BarColumn,
-        DownloadColumn,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-    from rich.progress import Progress as Bar  # noqa: PLC0415
+def swapin_progress() -> Iterator[Callable[[SwapInProgress], None]]:
+    """The same for bringing memory back: elsewhere than on a terminal one line for each part."""
+    if not sys.stderr.isatty():
+        shown: set[str] = set()
 
-    console = Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")))
-    bar = Bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-        console=console,
-        transient=True,
-        # no thread: children are forked while the bar is shown, and it is shown anew with each
-        # chunk anyway
-        auto_refresh=False,
-    )
-    with bar:
-        task = bar.add_task("starting", total=None, left="")
+        def say(now: SwapInProgress) -> None:
+            if now.part not in shown:
+                shown.add(now.part)
+                click.echo(f"hibprep: {now.part}, after {_size(now.done_bytes)}", err=True)
+
+        yield say
+        return
+    with _new_bar() as (bar, task):
+
+        def show(now: SwapInProgress) -> None:
+            bar.update(
+                task,
+                description=str(now.part),
+                completed=now.done_bytes,
+                total=now.amount_bytes,
+                left=now.name,
+            )
+            bar.refresh()
+
+        yield show
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Show]:
+    with _new_bar() as (bar, task):
 
         def show(now: Progress) -> None:
             bar.update(
@@ -87,3 +96,31 @@ def _bar() -> Iterator[Show]:
             bar.refresh()
 
         yield show
+
+
+@contextlib.contextmanager
+def _new_bar() -> Iterator[tuple[Bar, TaskID]]:
+    from rich.console import Console  # noqa: PLC0415 - only on a terminal
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+    from rich.progress import Progress as NewBar  # noqa: PLC0415
+
+    console = Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")))
+    bar = NewBar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+        console=console,
+        transient=True,
+        # no thread: children are forked while the bar is shown, and it is shown anew with each
+        # chunk anyway
+        auto_refresh=False,
+    )
+    with bar:
+        yield bar, bar.add_task("starting", total=None, left="")

@@ -230,6 +230,23 @@ class CgroupTree:
                 room = min(room, cgroup.swap_max_bytes - cgroup.swap_current_bytes)
         return max(0, room)
 
+    def room_bytes(self, path: str) -> int | None:
+        """How much `path` may gain until memory.high or memory.max, its own or that of a cgroup
+        above it, makes it give back what it has; None where nothing is set."""
+        room: int | None = None
+        parts = [part for part in path.split("/") if part]
+        for depth in range(1, len(parts) + 1):
+            directory = self.directory("/" + "/".join(parts[:depth]))
+            limits = [
+                limit
+                for name in ("memory.high", "memory.max")
+                if (limit := self._optional_limit(directory, name)) is not None
+            ]
+            if limits:
+                left = max(0, min(limits) - self._limit(directory, "memory.current", 0))
+                room = left if room is None else min(room, left)
+        return room
+
     def _protected(self, path: str, granted: int) -> int:
         directory = self.directory(path)
         own = self._limit(directory, "memory.min", 0)

@@ -71,6 +71,31 @@ def process_madvise(pidfd: int, ranges: Sequence[tuple[int, int]], advice: int) 
     return done
 
 
+def touch(pid: int, addresses: Sequence[int]) -> int:
+    """Have another process's pages brought in by reading a byte of each, which waits for every one
+    of them (process_vm_readv(2)); how many there were until one could not be. No more than
+    MAX_RANGES at a time. Raises OSError."""
+    count = len(addresses)
+    buffer = (ctypes.c_char * count)()
+    local = _IoVec(ctypes.addressof(buffer), count)
+    remote = (_IoVec * count)(*(_IoVec(address, 1) for address in addresses))
+    read = ctypes.CDLL(None, use_errno=True).process_vm_readv
+    read.restype = ctypes.c_ssize_t
+    read.argtypes = (
+        ctypes.c_int,
+        ctypes.c_void_p,
+        ctypes.c_ulong,
+        ctypes.c_void_p,
+        ctypes.c_ulong,
+        ctypes.c_ulong,
+    )
+    done = int(read(pid, ctypes.byref(local), 1, remote, count, 0))
+    if done < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return done
+
+
 def parse_maps(text: str, path: str = "/proc/PID/maps") -> tuple[Mapping, ...]:
     """The text of a maps file."""
     mappings: list[Mapping] = []

@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """`/proc/swaps`, and what identifies each area as a resume device (proc(5),
-Documentation/power/swsusp-and-swap-files.rst, Documentation/filesystems/fiemap.rst).
+Documentation/power/swsusp-and-swap-files.rst).
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import struct
 from dataclasses import replace
 
 from hibprep.errors import KernelFileError
+from hibprep.kernel.extents import first_page
 from hibprep.kernel.mounts import Mount, mount_of, read_mounts
 from hibprep.kernel.root import KernelRoot
 from hibprep.kernel.text import malformed, signed, unescape, unsigned
@@ -22,14 +20,6 @@ _KIB = 1024
 _FIELDS = 5
 _DELETED = " (deleted)"
 _MAX_LAYERS = 16  # of devices upon devices; more than anyone stacks
-
-# struct fiemap and struct fiemap_extent, include/uapi/linux/fiemap.h
-_FS_IOC_FIEMAP = 0xC020660B
-_FIEMAP = struct.Struct("=QQLLLL")
-_FIEMAP_EXTENT = struct.Struct("=QQQQQLLLL")
-_FIEMAP_FLAG_SYNC = 1
-# UNKNOWN, DELALLOC, ENCODED, DATA_ENCRYPTED, DATA_INLINE: no address on the device
-_NOT_AN_ADDRESS = 0x2 | 0x4 | 0x8 | 0x80 | 0x200
 
 
 def parse_swaps(text: str) -> tuple[SwapArea, ...]:
@@ -171,9 +161,8 @@ def _with_file(root: KernelRoot, area: SwapArea, mounts: tuple[Mount, ...]) -> S
 
 
 def _with_btrfs_file(root: KernelRoot, area: SwapArea, mount: Mount) -> SwapArea:
-    """Btrfs gives its files an anonymous device number, and FIEMAP gives addresses in its own
-    space and not on the device (`btrfs inspect-internal map-swapfile` translates them), so that
-    the offset stays unknown. The device is known when the file system has just the one."""
+    """Btrfs gives its files an anonymous device number. The device is known when the file system
+    has just the one; where the file lies on it is root's to ask."""
     name = _kernel_name(root, mount.source)
     number = root.try_read(f"/sys/class/block/{name}/dev")
     if number is None:
@@ -188,27 +177,14 @@ def _with_btrfs_file(root: KernelRoot, area: SwapArea, mount: Mount) -> SwapArea
                 return area
     except KernelFileError:
         return area
-    return replace(area, device=number.strip(), encrypted=is_encrypted(root, name))
+    return replace(
+        area,
+        device=number.strip(),
+        offset_pages=_first_page(root, area.path, is_btrfs=True) if root.is_real else None,
+        encrypted=is_encrypted(root, name),
+    )
 
 
-def _first_page(root: KernelRoot, path: str) -> int | None:
+def _first_page(root: KernelRoot, path: str, *, is_btrfs: bool = False) -> int | None:
     """The first physical page of a swap file, as resume_offset wants it."""
-    request = bytearray(_FIEMAP.size + _FIEMAP_EXTENT.size)
-    _FIEMAP.pack_into(request, 0, 0, 1, _FIEMAP_FLAG_SYNC, 0, 1, 0)
-    try:
-        descriptor = os.open(root.path(path), os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.ioctl(descriptor, _FS_IOC_FIEMAP, request)
-    except OSError:
-        # a file system without FIEMAP
-        return None
-    finally:
-        os.close(descriptor)
-    mapped = _FIEMAP.unpack_from(request)[3]
-    extent = _FIEMAP_EXTENT.unpack_from(request, _FIEMAP.size)
-    logical, physical, flags = extent[0], extent[1], extent[5]
-    if mapped == 0 or logical != 0 or flags & _NOT_AN_ADDRESS:
-        return None
-    return int(physical) // os.sysconf("SC_PAGE_SIZE")
+    return first_page(root.path(path), is_btrfs=is_btrfs)

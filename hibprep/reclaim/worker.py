@@ -14,12 +14,14 @@ import os
 import select
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hibprep
 from hibprep.clock import Clock, SystemClock
 from hibprep.errors import HibprepError
+from hibprep.ranges import Range
 from hibprep.reclaim.base import Stop, WriteResult
 
 KILL_DEADLINE_SECONDS = 20.0  # /sys/power/pm_freeze_timeout's default: later is too late anyway
@@ -71,6 +73,16 @@ class ProcessWorker:
     def pageout(self, pid: int, ranges: tuple[tuple[int, int], ...], stop: Stop) -> WriteResult:
         """See `Worker.pageout`."""
         return self._ask({"do": "pageout", "pid": pid, "ranges": ranges}, stop)
+
+    def fetch(
+        self, pid: int, start: int, ranges: Sequence[Range], stop: Stop, *, touch: bool = False
+    ) -> WriteResult:
+        """Have ranges of a process that started at `start` read into memory, as
+        `hibprep.kernel.fetch` does: all at once, or with `touch` page by page. `value` is the bytes
+        for which that was done; ESRCH when the process is another one by now."""
+        how = "touch" if touch else "willneed"
+        request = {"do": how, "pid": pid, "start": start, "ranges": list(ranges)}
+        return self._ask(request, stop)
 
     def close(self) -> None:
         """Kill the process and wait for its end; raises `WriterStuckError` when it does not."""

@@ -51,8 +51,8 @@ def test_the_worst_comes_first() -> None:
 
 CASES: list[tuple[str, CheckFacts, Severity, str, str]] = [
     # name, facts, severity, in the text, in the remedy
-    ("no-swap", facts(swaps()), Severity.ERROR, "no place", "fallocate -l 8G /swapfile && "),
-    ("only-zram", facts(swaps(ZRAM)), Severity.ERROR, "memory itself", "mkswap /swapfile"),
+    ("no-swap", facts(swaps()), Severity.ERROR, "no place", "hibprep setup swap"),
+    ("only-zram", facts(swaps(ZRAM)), Severity.ERROR, "memory itself", "hibprep setup swap"),
     (
         "resume-unset",
         facts(power(resume_device="")),

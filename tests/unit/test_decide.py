@@ -195,13 +195,13 @@ def test_after_a_sleep_it_settles_and_counts_idleness_from_the_resume() -> None:
     assert daemon.made[-1].stages == (Stage.SYNC,)
 
 
-def test_swap_in_after_settling_where_that_is_wanted() -> None:
+def test_swap_in_at_once_after_the_resume_where_that_is_wanted() -> None:
     daemon = Daemon(Policy(swap_in=True))
     daemon.used()
     daemon.tell(Sleep(coming=True))
-    daemon.tell(Sleep(coming=False))
-    assert daemon.tick(59) == ()
-    assert acts(daemon.tick(1)) == [Act.SWAP_IN]
+    assert acts(daemon.tell(Sleep(coming=False))) == [Act.SWAP_IN]
+    assert daemon.phase() is Phase.RESUMING
+    assert daemon.tell(Sleep(coming=False)) == ()
     assert daemon.tick(60) == ()
 
 
