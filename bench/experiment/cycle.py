@@ -16,7 +16,7 @@ from bench.experiment.calibrate import CONFIG_FILE, configuration, image_pages
 from bench.experiment.loads import HAS_WORKING_SET, Loads, fill_of, root_bytes
 from bench.experiment.parameters import DEFAULT_IMAGE_SIZE, Parameters, SwapKind
 from bench.experiment.results import Calibration
-from bench.experiment.sample import OF_HIBPREP, Condition, Sample
+from bench.experiment.sample import ASKED, OF_HIBPREP, Condition, Sample
 from bench.lab import Guest, LabError
 
 if TYPE_CHECKING:
@@ -133,6 +133,8 @@ class _Cycle:
         if self._cell.condition is Condition.HIBPREPD:
             text += daemon.settings(self.sample.budget_seconds)
             daemon.put(self._guest)
+        if self._cell.condition is Condition.ALL_BACK:
+            text += b"\n[sleep]\nswap_in = true\n"
         if text:
             self._guest.put(text, CONFIG_FILE)
 
@@ -174,7 +176,7 @@ class _Cycle:
         self._tell("hibernating")
         argv = preparations.request(condition, self.sample.budget_seconds)
         timing = self._guest.hibernate(argv, timeout=HIBERNATE_SECONDS)
-        asked = timing.seconds_at(preparations.ASKING) if condition is Condition.HIBPREP else 0.0
+        asked = timing.seconds_at(preparations.ASKING) if condition in ASKED else 0.0
         self._note(
             prepare_seconds=round(prepared.seconds + asked, 3),
             prepare_bytes=prepared.freed_bytes,
@@ -191,7 +193,7 @@ class _Cycle:
 
     def _look(self) -> None:
         self._note(swap_used_bytes=preparations.swap_used_bytes(self._guest))
-        if self._cell.condition is Condition.HIBPREP:
+        if self._cell.condition in ASKED:
             self._note(**_reported(self._guest))
         elif self._cell.condition is Condition.HIBPREPD:
             self._note(predicted_seconds=daemon.predicted_seconds(self._guest))

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from bench.experiment import daemon
-from bench.experiment.sample import Condition
+from bench.experiment.sample import ASKED, Condition
 from bench.lab import LabError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def request(condition: Condition, budget_seconds: float | None) -> tuple[str, ..
 
     hibprep prepares for as small an image as can be, or for one that fits in the budget.
     """
-    if condition is not Condition.HIBPREP:
+    if condition not in ASKED:
         return SYSTEMCTL
     goal = ("--target", "min") if budget_seconds is None else ("--within", f"{budget_seconds:.2f}")
     return ("hibprep", "hibernate", *goal, "--json")

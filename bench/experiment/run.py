@@ -23,7 +23,7 @@ from bench.experiment.results import (
     load,
     sample_line,
 )
-from bench.experiment.sample import OF_HIBPREP, Sample
+from bench.experiment.sample import GIVEN_TIME, Sample
 from bench.experiment.schedule import Cell, expected_seconds, floor_seconds, still_to_do
 from bench.lab import LabError, build, build_wheel, qemu
 from bench.lab.wheel import code_key
@@ -111,7 +111,7 @@ def _left(
 
 def needs_budget(cell: Cell) -> bool:
     """Whether hibprep is given a time in this cell."""
-    return cell.condition in OF_HIBPREP and cell.workload in HAS_WORKING_SET
+    return cell.condition in GIVEN_TIME and cell.workload in HAS_WORKING_SET
 
 
 @dataclass

@@ -16,11 +16,19 @@ class Condition(StrEnum):
     DAMON_RECLAIM = "damon_reclaim"
     HIBPREP = "hibprep"
     HIBPREPD = "hibprepd"
+    ALL_OUT = "all-out"
+    ALL_BACK = "all-back"
     IDLE = "idle"
 
 
 # hibprep itself, asked or left to itself: what is measured here is its code
-OF_HIBPREP = frozenset({Condition.HIBPREP, Condition.HIBPREPD})
+OF_HIBPREP = frozenset(
+    {Condition.HIBPREP, Condition.HIBPREPD, Condition.ALL_OUT, Condition.ALL_BACK}
+)
+# those that prepare within their own request
+ASKED = frozenset({Condition.HIBPREP, Condition.ALL_OUT, Condition.ALL_BACK})
+# those that are given a time where there is a working set; the others take all there is
+GIVEN_TIME = frozenset({Condition.HIBPREP, Condition.HIBPREPD})
 
 
 class WorkloadKind(StrEnum):

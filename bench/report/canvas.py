@@ -31,6 +31,8 @@ COLOURS = MappingProxyType(
         Condition.DAMON_RECLAIM: "#CC79A7",
         Condition.HIBPREP: "#0072B2",
         Condition.HIBPREPD: "#009E73",
+        Condition.ALL_OUT: "#F0E442",
+        Condition.ALL_BACK: "#000000",
         Condition.IDLE: "#666666",
     }
 )
@@ -43,6 +45,8 @@ MARKERS = MappingProxyType(
         Condition.DAMON_RECLAIM: "^",
         Condition.HIBPREP: "D",
         Condition.HIBPREPD: ">",
+        Condition.ALL_OUT: "P",
+        Condition.ALL_BACK: "*",
         Condition.IDLE: "X",
     }
 )

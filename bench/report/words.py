@@ -18,6 +18,8 @@ SHORT = {
     Condition.DAMON_RECLAIM: "DAMON_RECLAIM",
     Condition.HIBPREP: "hibprep",
     Condition.HIBPREPD: "hibprep,\nas a daemon",
+    Condition.ALL_OUT: "hibprep,\nall out",
+    Condition.ALL_BACK: "hibprep, all out\nand read back",
     Condition.IDLE: "idle, not filled\n(the floor)",
 }
 
@@ -34,6 +36,9 @@ LONG = {
     Condition.HIBPREPD: "`hibprep run`, the daemon, as its unit starts it: with the same target it "
     "finds out by itself that the guest is idle, and works while it rests: only what is left then "
     "is in *prepare*. It does not hold image_size, and is left out where that is small",
+    Condition.ALL_OUT: "`hibprep hibernate --target min`: the working set goes too",
+    Condition.ALL_BACK: "the same, and after the resume it is read back from swap "
+    "(`sleep.swap_in`), what was in use first",
     Condition.IDLE: "the guest is freshly booted and not filled: the floor, what hibernating and "
     "resuming cost when there is nothing to do",
 }

@@ -6,9 +6,13 @@ from __future__ import annotations
 import click
 
 from hibprep import hibernate as sleeper
+from hibprep import swapin, workingset
 from hibprep.cli import common
-from hibprep.cli.progress import progress
+from hibprep.cli.progress import progress, swapin_progress
+from hibprep.errors import HibprepError
 from hibprep.model import Target, TargetKind
+from hibprep.page import size
+from hibprep.prepare import Machine
 from hibprep.report import report_page
 
 
@@ -48,5 +52,20 @@ def command(
             progress=tell,
             announce=lambda words: click.echo(f"hibprep: {words}", err=True),
         )
+    if config.sleep.swap_in and report.hibernation.get("slept"):
+        _bring_back(machine)
     common.show(report, lambda: report_page(report), as_json=as_json)
     return common.exit_code(report)
+
+
+def _bring_back(machine: Machine) -> None:
+    """Whatever becomes of it, the hibernation is over and its report is what was asked for."""
+    try:
+        with common.stop_on_signals() as stop, swapin_progress() as tell:
+            record = workingset.load(machine.root)
+            brought = swapin.run(machine, record, swapin.SwapInLimits(), stop, tell)
+    except HibprepError as error:
+        words = f"memory is not brought back: {error}"
+    else:
+        words = f"brought back {size(brought.read_bytes)} in {brought.seconds:.1f} s"
+    click.echo(f"hibprep: {words}", err=True)

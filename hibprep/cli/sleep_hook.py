@@ -4,6 +4,10 @@ hibprep-presleep.service runs. Not for people: it is not in the list of commands
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import click
 
 from hibprep.cli import common
@@ -12,6 +16,8 @@ from hibprep.fitting import fit
 from hibprep.kernel.snapshot import read_snapshot
 from hibprep.prepare import Machine, make_plan, prepare
 from hibprep.sleephook import Leg, after, before
+
+_ASKING_SECONDS = 10.0
 
 
 @click.command("sleep-hook")
@@ -31,10 +37,23 @@ def command(ctx: click.Context, *, moment: str, leg: str) -> int:
             # what is held stays held when this process ends: `post` puts it back, or the next start
             words = list(before(machine, Leg(leg), stop).words)
         else:
-            _, words = after(machine)
+            report, words = after(machine)
+            if config.sleep.swap_in and report is not None and report.hibernation["slept"]:
+                words += _bring_back()
     for line in words:
         click.echo(f"hibprep: {line}", err=True)
     return ExitCode.DONE
+
+
+def _bring_back() -> list[str]:
+    """Beside systemd-sleep, which thaws nobody before its hooks have ended."""
+    program = os.path.abspath(sys.argv[0])  # noqa: PTH100 - what was called, links as they are
+    command = ["systemd-run", "--no-block", "--collect", "--quiet", program, "swapin"]
+    try:
+        done = subprocess.run(command, timeout=_ASKING_SECONDS, capture_output=True, text=True)  # noqa: PLW1510 - below
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return [f"memory is not brought back: {error}"]
+    return [f"memory is not brought back: {done.stderr.strip()}"] if done.returncode else []
 
 
 def _unit(machine: Machine) -> int:
