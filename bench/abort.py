@@ -2,7 +2,9 @@
 """``python -m bench abort``: how soon Ctrl-C, SIGTERM and ``--timeout`` end a running ``prepare``.
 
 On the kernel of this machine, with the parts in `bench/load.py` and `bench/stopping.py`; here
-the moments are chosen and the figures made of what came out.
+the moments are chosen and the figures made of what came out. How soon the daemon stops, when
+somebody is back and when the machine is to sleep, takes a guest: `bench/keypress.py` and
+`bench/asleep.py`.
 """
 
 from __future__ import annotations
@@ -11,18 +13,21 @@ import json
 import mmap
 import os
 import random
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from bench.lab import LabError
 from bench.lab.paths import cache_root
 from bench.load import (
     FILL_BYTES,
@@ -153,11 +158,38 @@ def summary(found: Sequence[Stopped]) -> dict[str, Any]:
     metavar="SECONDS",
     help="Another reclaim.chunk_seconds than that of hibprep's default configuration.",
 )
+@click.option(
+    "--guest",
+    "presses",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Instead, in a guest: how soon the daemon's reclaim stops when somebody is back, N times.",
+)
+@click.option(
+    "--sleeps",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Instead, in a guest: N hibernations in the middle of the daemon's reclaim.",
+)
+@click.option("--again", is_flag=True, help="Forget what was measured in guests before.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def abort(
-    *, stops: int, seed: int, dirty_mib: int, chunk_seconds: float | None, as_json: bool
+    *,
+    stops: int,
+    seed: int,
+    dirty_mib: int,
+    chunk_seconds: float | None,
+    presses: int | None,
+    sleeps: int | None,
+    again: bool,
+    as_json: bool,
 ) -> None:
     """How soon Ctrl-C, SIGTERM and --timeout end a running prepare on this machine's kernel."""
+    if presses and sleeps:
+        raise click.UsageError("--guest and --sleeps are two measurements: one at a time")
+    if presses or sleeps:
+        _in_a_guest(presses or 0, sleeps or 0, seed=seed, again=again, as_json=as_json)
+        return
     console = Console(stderr=True)
     cache_root().mkdir(parents=True, exist_ok=True)
     try:
@@ -193,6 +225,25 @@ def abort(
         figures = (row[f"{key}_seconds"] * 1000 for key in ("median", "p99", "max"))
         table.add_row(name, str(row["stops"]), *(f"{figure:.0f}" for figure in figures))
     Console().print(table)
+
+
+def _in_a_guest(presses: int, sleeps: int, *, seed: int, again: bool, as_json: bool) -> None:
+    from bench import asleep, keypress  # noqa: PLC0415 - they make figures with ours
+
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        if presses:
+            keypress.run(presses, seed=seed, again=again, as_json=as_json)
+        else:
+            asleep.run(sleeps, seed=seed, again=again, as_json=as_json)
+    except LabError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    # As an exception, so that the guest is ended and its disks removed on the way out.
+    del number, frame
+    raise SystemExit(143)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,10 +5,10 @@
 never idle: until what is to go on beside it does; requests at a fixed rate, far from all that it
 can do, for the latency; and ``redis-benchmark`` without a pause, for the throughput.
 
-At the fixed rate a request counts from the moment at which it was due, not from that at which it
-could be sent: a stall is in the latency of every request that it held up. Every request is for many
-small keys at once, so that even an emulated processor comes by every page of the data set every few
-seconds, as a real one does. Prints one JSON object.
+At the fixed rate a request counts from when it was due, not from when it could be sent: a stall is
+in the latency of every request that it held up. Each is for many small keys at once, so that even
+an emulated processor comes by every page of the data set every few seconds, as a real one does.
+Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ import csv
 import ctypes
 import gc
 import json
+import math
 import random
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ CLIENTS = 8
 TRIAL_REQUESTS = 2000
 FILL_AT_ONCE = 20_000
 ANSWER_SECONDS = 120.0  # a Redis that answers no sooner does not answer
+LONGEST_SECONDS = 300.0  # of `redis-benchmark`
 PATIENCE_SECONDS = 240.0  # for what is to go on beside it
 LOOK_SECONDS = 0.5
 # Later than this at the end of the fixed rate: it was too much for this machine.
@@ -56,7 +59,7 @@ class Trouble(Exception):
 
 
 def request_of(*words: bytes) -> bytes:
-    """A command as Redis reads it (RESP: https://redis.io/docs/latest/develop/reference/)."""
+    """A command as Redis reads it (RESP)."""
     parts = [b"*%d\r\n" % len(words)]
     parts += [b"$%d\r\n%s\r\n" % (len(word), word) for word in words]
     return b"".join(parts)
@@ -73,37 +76,36 @@ class Redis:
     def ask(self, request: bytes, reply_bytes: int) -> None:
         """Send a request and take in its reply, whose length is known."""
         self._socket.sendall(request)
-        left, first = reply_bytes, True
+        left = reply_bytes
         while left > 0:
-            got = self._socket.recv_into(self._buffer, min(left, len(self._buffer)))
-            if not got:
-                raise Trouble("Redis closed the connection")
-            if first and self._buffer[0] == ord("-"):
-                raise Trouble(bytes(self._buffer[:got]).decode(errors="replace").strip())
-            left, first = left - got, False
+            got = self._received(left)
+            if left == reply_bytes and got[0] == ord("-"):
+                raise Trouble(got.tobytes().decode(errors="replace").strip())
+            left -= len(got)
 
     def command(self, *words: str) -> str:
         """A command with a reply of one line; that line."""
         self._socket.sendall(request_of(*(word.encode() for word in words)))
-        reply = b""
-        while not reply.endswith(b"\r\n"):
-            got = self._socket.recv(4096)
-            if not got:
-                raise Trouble("Redis closed the connection")
-            reply += got
-        line = reply.decode(errors="replace").strip()
-        if line.startswith("-"):
-            raise Trouble(f"{words[0]}: {line[1:]}")
-        return line[1:]
+        reply = ""
+        while not reply.endswith("\r\n"):
+            reply += self._received(4096).tobytes().decode()
+        if reply.startswith("-"):
+            raise Trouble(f"{words[0]}: {reply[1:].strip()}")
+        return reply[1:].strip()
 
     def close(self) -> None:
         """End the connection."""
         self._socket.close()
 
+    def _received(self, most: int) -> memoryview:
+        got = self._socket.recv_into(self._buffer, min(most, len(self._buffer)))
+        if not got:
+            raise Trouble("Redis closed the connection")
+        return memoryview(self._buffer)[:got]
+
 
 def fill(redis: Redis, keys: int) -> None:
-    """Keys and values of one length each. Nothing of it is to go to the disk: a snapshot in the
-    middle of one part would be measured with it."""
+    """Keys and values of one length each. No snapshot goes to the disk: it would be measured."""
     redis.command("CONFIG", "SET", "save", "")
     redis.command("FLUSHALL")
     for first in range(0, keys, FILL_AT_ONCE):
@@ -131,14 +133,8 @@ def make_requests(keys: int, count: int = REQUESTS_KEPT) -> list[tuple[bytes, in
     return found
 
 
-# --- the parts of the load ------------------------------------------------------------------------
-
-
 def drive(
-    redis: Redis,
-    requests: Sequence[tuple[bytes, int]],
-    rate: float,
-    over: Callable[[int], bool],
+    redis: Redis, requests: Sequence[tuple[bytes, int]], rate: float, over: Callable[[int], bool]
 ) -> list[float]:
     """`rate` requests a second until `over` says so of their number; the seconds of each."""
     found: list[float] = []
@@ -173,10 +169,8 @@ class Lead:
         self._looked = now
         if now > self.began + PATIENCE_SECONDS:
             raise Trouble(f"{self._unit}: freed next to nothing in {PATIENCE_SECONDS:.0f} s")
-        if now < self.began + self._least:
-            return False
-        if self._starting is None:
-            return True
+        if self._starting is None or now < self.began + self._least:
+            return now >= self.began + self._least
         code = self._starting.poll()
         if code:
             raise Trouble(f"systemctl start {self._unit}: return code {code}")
@@ -187,20 +181,21 @@ def percentiles(seconds: Iterable[float]) -> dict[str, float]:
     """Each the least value that so many of the values are not above; in seconds."""
     found = sorted(seconds)
     shares = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p999": 0.999, "max": 1.0}
-    last = len(found) - 1
     return {
-        name: round(found[min(last, max(0, -int(-share * len(found) // 1) - 1))], 6)
+        name: round(found[max(0, math.ceil(share * len(found)) - 1)], 6)
         for name, share in shares.items()
     }
 
 
-def benchmark(requests: int, keys: int, timeout: float, port: int = PORT) -> dict[str, float]:
+def benchmark(requests: int, keys: int, port: int) -> dict[str, float]:
     """So many requests as quickly as Redis answers: requests a second, and seconds a request."""
     argv = [
         *("redis-benchmark", "-p", str(port), "-c", str(CLIENTS), "-n", str(requests)),
         *("-r", str(keys), "--csv", "MGET", *["key:__rand_int__"] * BATCH),
     ]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=LONGEST_SECONDS, check=False
+    )
     if done.returncode:
         raise Trouble(f"redis-benchmark: {done.stderr.strip() or done.stdout.strip()}")
     return parse_benchmark(done.stdout)
@@ -213,14 +208,9 @@ def parse_benchmark(text: str) -> dict[str, float]:
     rows = list(csv.DictReader(lines[heads[0] :])) if heads else []
     if len(rows) != 1:
         raise Trouble(f"redis-benchmark printed no table with one row: {text.strip()[:200]}")
-    row = rows[0]
-    found = {"per_second": float(row["rps"])}
-    for name in ("p50", "p95", "p99", "max"):
-        found[name] = float(row[f"{name}_latency_ms"]) / 1e3
-    return found
-
-
-# --- counters -------------------------------------------------------------------------------------
+    names = ("p50", "p95", "p99", "max")
+    seconds = {name: float(rows[0][f"{name}_latency_ms"]) / 1e3 for name in names}
+    return {"per_second": float(rows[0]["rps"]), **seconds}
 
 
 def counters() -> dict[str, int]:
@@ -231,8 +221,8 @@ def counters() -> dict[str, int]:
 
 
 def mark(stats: Iterable[str]) -> dict[str, float]:
-    """Everything that is looked at before and after a part. `stats`: NAME=FILE, or NAME=FILE:KEY
-    for a file with a key and a number a line; 0 for what is not there."""
+    """What is looked at before and after a part. `stats`: NAME=FILE, or NAME=FILE:KEY for a file
+    with a key and a number a line; 0 for what is not there."""
     found: dict[str, float] = {"at": time.monotonic(), **counters()}
     for each in stats:
         name, _, where = each.partition("=")
@@ -250,14 +240,11 @@ def read_number(path: Path, key: str = "") -> int:
         return 0
 
 
-# --- the command ----------------------------------------------------------------------------------
-
-
 def load(options: argparse.Namespace) -> dict[str, Any]:
     """The three parts."""
+    gc.disable()  # a pause of this program is none of Redis's
     requests = make_requests(options.keys)
     redis = Redis(options.port)
-    gc.disable()  # a pause of this program is none of Redis's
     lead = Lead(options.lead, options.unit, options.freed)
     drive(redis, requests, options.rate, lead.over)
     marks = [mark(options.stat)]
@@ -266,9 +253,9 @@ def load(options: argparse.Namespace) -> dict[str, Any]:
     if latencies[-1] > MOST_BEHIND_SECONDS:
         raise Trouble(f"{options.rate:g} requests a second are too many for this machine")
     marks.append(mark(options.stat))
-    busy = benchmark(options.requests, options.keys, options.timeout, options.port)
-    marks.append(mark(options.stat))
     redis.close()
+    busy = benchmark(options.requests, options.keys, options.port)
+    marks.append(mark(options.stat))
     return {
         "lead_seconds": marks[0]["at"] - lead.began,
         "requests": len(latencies),
@@ -280,10 +267,9 @@ def load(options: argparse.Namespace) -> dict[str, Any]:
 
 def prepare(options: argparse.Namespace) -> dict[str, Any]:
     """The data set, and what Redis does a second at most."""
-    redis = Redis(options.port)
-    fill(redis, options.keys)
-    redis.close()
-    return {"busy": benchmark(TRIAL_REQUESTS, options.keys, options.timeout, options.port)}
+    with closing(Redis(options.port)) as redis:
+        fill(redis, options.keys)
+    return {"busy": benchmark(TRIAL_REQUESTS, options.keys, options.port)}
 
 
 def main() -> None:
@@ -295,7 +281,6 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second")
     parser.add_argument("--seconds", type=float, default=10.0, help="at the fixed rate")
     parser.add_argument("--requests", type=int, default=1000, help="as quickly as it goes")
-    parser.add_argument("--timeout", type=float, default=300.0, help="of those, in seconds")
     parser.add_argument("--lead", type=float, default=2.0, help="seconds before that, at least")
     parser.add_argument("--unit", default="", help="to be started at the beginning")
     parser.add_argument("--freed", type=int, default=0, help="bytes it frees before it counts")
