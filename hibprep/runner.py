@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -94,12 +95,14 @@ class Runner:
         try:
             if after is not None:
                 await asyncio.wait((after,))
+            before = _cpu_seconds()
             result = await asyncio.to_thread(self._try, decision, config, stop, tell)
         finally:
             self._stop = self._task = self.progress = None
             stop.close()
         self.report = result.report or self.report
-        self._emit(result.ended)
+        spent = (_cpu_seconds() - before) / (os.cpu_count() or 1)
+        self._emit(replace(result.ended, cpu_seconds=spent))
 
     def _try(self, decision: Decision, config: Config, stop: Stop, tell: Tell) -> Result:
         """In the thread. A run that cannot be is an answer like any other."""
@@ -115,6 +118,13 @@ class Runner:
     def _told(self, progress: Progress) -> None:
         if self._task is not None:
             self.progress = progress
+
+
+def _cpu_seconds() -> float:
+    """Processor time of this process and of its children that have ended; a run waits for its
+    own."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 def reclaim(prefix: str, decision: Decision, config: Config, stop: Stop, tell: Tell) -> Result:
