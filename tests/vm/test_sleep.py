@@ -26,6 +26,7 @@ settle_seconds = 1
 policy = "on-request"
 """
 SECONDS = 300
+UNITS = ("systemd-hibernate", "systemd-hybrid-sleep", "systemd-suspend-then-hibernate")
 
 
 def knobs(machine: Booted) -> list[str]:
@@ -49,8 +50,8 @@ def over(machine: Booted) -> None:
     """The hooks run on for a while after the resume."""
 
     def ended() -> bool:
-        state = machine.guest.run(["systemctl", "is-active", "systemd-hibernate"], timeout=SECONDS)
-        return state.text.strip() in ("inactive", "failed")
+        state = machine.guest.run(["systemctl", "is-active", *UNITS], timeout=SECONDS)
+        return set(state.text.split()) <= {"inactive", "failed"}
 
     until(ended, "the sleep is over", SECONDS)
 
