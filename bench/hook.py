@@ -49,8 +49,8 @@ print(json.dumps({name: times[1:] for name, times in found.items()}))
 def measure(guest: Guest, runs: int) -> dict[str, list[float]]:
     """The seconds of each run of each case. The first of each, which loads it, is left out."""
     guest.install(build_wheel())
-    guest.run(["mkdir", "-p", "/etc/hibprep"], check=True)
-    guest.put(_CONFIG, "/etc/hibprep/hibprep.toml")
+    guest.run(["mkdir", "-p", "/etc/hibprep/hibprep.toml.d"], check=True)
+    guest.put(_CONFIG, "/etc/hibprep/hibprep.toml.d/bench.toml")
     guest.run(["hibprep", "install"], timeout=SECONDS, check=True)
     guest.run(["systemctl", "daemon-reload"], timeout=SECONDS, check=True)
     guest.run(["systemctl", "start", "hibprep"], timeout=SECONDS, check=True)
