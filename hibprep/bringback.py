@@ -25,11 +25,6 @@ class BringBack:
         self._stop: Stop | None = None
         self._task: asyncio.Task[None] | None = None
 
-    @property
-    def busy(self) -> bool:
-        """Whether memory is being brought back."""
-        return self._task is not None
-
     def start(self, config: Config, after: asyncio.Task[None] | None = None) -> None:
         """Begin, once `after` has ended; nothing where it is under way already."""
         if self._task is None:

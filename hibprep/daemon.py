@@ -380,6 +380,7 @@ class Daemon:
         """See `Host.after_sleep`."""
         said = await self._around.after(self._config, seconds)
         self.emit(Sleep(coming=False))
+        self._logind.want_lock()
         return said
 
     def _own_pids(self) -> list[int]:

@@ -60,6 +60,7 @@ class Logind:
     ) -> None:
         self.poll_seconds = poll_seconds
         self.lock = DelayLock()
+        self.wake = asyncio.Event()  # there is something to be read, or the lock to be taken
         # these outlive a connection: what sessions were seen to do, and the phases that were told
         self.reader = SessionReader(clock, KernelRoot() if tty_root is None else tty_root)
         self.phases: dict[type[Sleep | Shutdown], bool] = {Sleep: False, Shutdown: False}
@@ -79,6 +80,11 @@ class Logind:
         """Everything is out of the way: the sleep may begin. It is taken again when the sleep has
         ended. Does nothing when it is not held."""
         self.lock.release()
+
+    def want_lock(self) -> None:
+        """The sleep is over, whoever told so: logind may never have begun one."""
+        self.lock.want()
+        self.wake.set()
 
     async def run(self, emit: Emit) -> None:
         """See `Source.run`. Raises LogindLostError when the bus or logind went away, and
@@ -108,7 +114,7 @@ class _Run:
         self._emit = emit
         self._login1 = Login1(client)
         self._lost = asyncio.create_task(client.lost())
-        self._wake = asyncio.Event()
+        self._wake = logind.wake
         self._lost.add_done_callback(lambda _: self._wake.set())
         self._asked: str | None = None  # the owner of logind's name that is being asked
         self._works = False  # nothing is told before that has been said

@@ -88,11 +88,13 @@ async def test_requests_over_the_control_socket(machine: Machine) -> None:
         asleep = await machine.asked(do="presleep", seconds=5)
         assert asleep["stopped"] is True
         assert daemon.status().phase == "sleeping"
+        await until(lambda: not machine.logind.locks)
         refused = await machine.asked(do="prepare", wait=True)
         assert isinstance(refused["ended"], dict)
         assert refused["ended"]["ending"] == "unavailable"
         await machine.asked(do="postsleep")
         await until(lambda: daemon.status().phase != "sleeping")
+        await until(lambda: machine.logind.locks)  # although logind knows of no sleep
 
 
 @on_loop
