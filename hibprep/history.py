@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hibprep.clock import Clock, SystemClock
+from hibprep.kernel.durable import replace_durably
 from hibprep.model import Report
 
 STATE_DIRECTORY = "var/lib/hibprep"
@@ -126,18 +127,4 @@ class History:
         """Drop the oldest; the file is replaced as a whole, so that a crash leaves one or other."""
         newest = kept[len(kept) - self._keep + 1 :] if self._keep > 1 else []
         text = b"".join(item if item.endswith(b"\n") else item + b"\n" for item in newest) + line
-        temporary = self.path.with_name(f".{FILE_NAME}.new")
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
-        with open(descriptor, "wb") as file:  # noqa: PTH123
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
-        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        replace_durably(self.path, text)

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from hibprep.history import STATE_DIRECTORY
+from hibprep.kernel.durable import replace_durably
 from hibprep.model import Report
 
 FILE_NAME = "sleep.json"
@@ -46,18 +46,8 @@ class RecordFile:
     def save(self, record: SleepRecord) -> str:
         """Write it durably: the power is about to go. Returns why not, or ""."""
         document = {"version": _VERSION, "record": dataclasses.asdict(record)}
-        temporary = self.path.with_suffix(".new")
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(
-                temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW,
-                0o600,
-            )  # fmt: skip
-            with open(descriptor, "w") as file:  # noqa: PTH123
-                json.dump(document, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
+            replace_durably(self.path, json.dumps(document).encode())
         except OSError as error:
             return f"no record of this sleep: {self.path}: {error.strerror or error}"
         return ""

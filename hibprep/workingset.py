@@ -122,11 +122,6 @@ def save(root: KernelRoot, made: Record) -> Record:
     return made
 
 
-def forget(root: KernelRoot) -> None:
-    """Take the record away. Raises OSError."""
-    root.path(FILE).unlink(missing_ok=True)
-
-
 @contextmanager
 def watching(
     root: KernelRoot,

@@ -163,13 +163,6 @@ def test_what_is_damaged_is_nothing(root: KernelRoot, text: str) -> None:
 
 def test_nothing_was_ever_kept(root: KernelRoot) -> None:
     assert workingset.load(root) is None
-    workingset.forget(root)
-
-
-def test_it_can_be_forgotten(root: KernelRoot) -> None:
-    workingset.record(root)
-    workingset.forget(root)
-    assert workingset.load(root) is None
 
 
 def test_why_it_was_not_kept(root: KernelRoot) -> None:
