@@ -20,11 +20,21 @@ from hibprep.errors import HibprepError
 from hibprep.events import RunBegan, RunEnded, Signal
 from hibprep.model import Ending, Limits, Plan, Progress, Report, Stage, Step, Target
 from hibprep.reclaim.base import Stop
+from hibprep.rules import Tree, is_spared
+from hibprep.settings_daemon import CgroupSettings
 from hibprep.state import Decision
 
 log = logging.getLogger(__name__)
 
 _WRITING = (Stage.COLD_ANON, Stage.ANON)
+
+# Through these the daemon hears of a key press. Were they in swap themselves, they would have to be
+# read back before anything is told: half a second to two on a slow disk, against 0.1 s.
+_ANSWERING = (
+    "/system.slice/dbus.service",
+    "/system.slice/dbus-broker.service",
+    "/system.slice/systemd-logind.service",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +140,9 @@ def _cpu_seconds() -> float:
 def reclaim(prefix: str, decision: Decision, config: Config, stop: Stop, tell: Tell) -> Result:
     """Carry out `decision`: plan, run, report. Raises HibprepError and OSError."""
     machine = engine.open_machine(prefix, config)
+    if machine.tree is not None:
+        cgroups = keep_answering(config.cgroups, machine.tree)
+        machine = replace(machine, config=config.model_copy(update={"cgroups": cgroups}))
     usual = config.limits()
     limits = replace(
         usual, stages=tuple(stage for stage in usual.stages if stage in decision.stages)
@@ -160,6 +173,19 @@ def reclaim(prefix: str, decision: Decision, config: Config, stop: Stop, tell: T
         ),
         report,
     )
+
+
+def keep_answering(rules: CgroupSettings, tree: Tree) -> CgroupSettings:
+    """The rules, with `cache_only` for the bus and logind, where no rule is for them."""
+    named = {*rules.cold_only, *rules.first}
+    added = tuple(
+        path
+        for path in _ANSWERING
+        if path not in named
+        and tree.exists(path)
+        and not is_spared(path, (*rules.protect, *rules.cache_only))
+    )
+    return rules.model_copy(update={"cache_only": (*rules.cache_only, *added)})
 
 
 def _report(

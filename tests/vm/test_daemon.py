@@ -76,6 +76,9 @@ def from_idle_to_ready(machine: Booted, desk: Desktop, workload: Workload) -> No
     phases = phases_in(lines)
     assert phases[0] in {"idle", "reclaiming"}
     assert phases[-1] == "ready"
+    for unit in ("dbus.service", "systemd-logind.service"):  # they tell of the next key press
+        path = f"/sys/fs/cgroup/system.slice/{unit}/memory.swap.current"
+        assert int(machine.guest.read(path)) == 0
     assert workload.residency().cold_share <= 0.05
     begun = [line.at_seconds - left_at for line in lines if line.text.startswith("start: ")]
     assert begun
