@@ -13,9 +13,10 @@ from bench.lab.errors import (
     LabError,
     ResumeFailed,
 )
-from bench.lab.guest import Guest, HibernateTiming
+from bench.lab.guest import Guest
 from bench.lab.images import Image, build
 from bench.lab.recipe import RECIPES, Recipe
+from bench.lab.request import HibernateTiming
 from bench.lab.results import Result
 from bench.lab.wheel import build_wheel
 from bench.lab.workload_client import Residency, Workload

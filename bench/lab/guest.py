@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,7 +15,6 @@ from bench.lab import remote as remote_module
 from bench.lab.console import ConsoleFacts, parse_console
 from bench.lab.disks import WorkFolder
 from bench.lab.errors import (
-    AgentError,
     CommandFailed,
     GuestTimeout,
     HibernationFailed,
@@ -27,12 +25,11 @@ from bench.lab.errors import (
 from bench.lab.install import install_wheel
 from bench.lab.machine import Hardware, Machine
 from bench.lab.process import tail
-from bench.lab.remote import GRACE_SECONDS, result_of
+from bench.lab.request import HibernateTiming, Request
 from bench.lab.results import Result
 from bench.lab.storage import Storage
 
 if TYPE_CHECKING:
-    from bench.lab.channel import Channel, Message
     from bench.lab.images import Image
 
 MiB = 1 << 20
@@ -50,37 +47,6 @@ _SLEEP_UNITS = (
 )
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class HibernateTiming:
-    """``seconds`` from the request to QEMU's end, and what the kernel said on the way.
-
-    ``said``: the lines of the command's standard error, each with the seconds since the request.
-    """
-
-    seconds: float
-    facts: ConsoleFacts
-    said: tuple[tuple[float, str], ...] = ()
-
-    def seconds_at(self, beginning: str) -> float:
-        """When the first line that begins so was said; LabError if none was."""
-        for seconds, line in self.said:
-            if line.startswith(beginning):
-                return seconds
-        raise LabError(f"the command never said {beginning!r}, only {[x for _, x in self.said]}")
-
-
-@dataclass
-class _Request:
-    """A hibernating command that was sent: what it answers may only be known after resume."""
-
-    argv: tuple[str, ...]
-    tag: str
-    future: Future[Message]
-    console_index: int
-    console_offset: int
-    result: Result | None = None
 
 
 class Guest:
@@ -125,7 +91,7 @@ class Guest:
         self._machine: Machine | None = None
         self._consoles: list[Path] = []
         self._identity: str | None = None
-        self._request: _Request | None = None
+        self._request: Request | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -179,17 +145,13 @@ class Guest:
             argv=list(argv),
             timeout=timeout,
         )
-        request = self._request = _Request(
-            tuple(argv), tag, future, len(self._consoles) - 1, offset
-        )
+        request = self._request = Request(tuple(argv), tag, future, len(self._consoles) - 1, offset)
         look = started + _LOOK_SECONDS
         while not machine.wait_end(0.05):
-            # QEMU closes the channel a moment before it is gone: that is no answer.
-            answered = future.done() and future.exception() is None
-            if request.result is None and answered:
-                request.result = self._answer(request, machine.channel)
-                if request.result.returncode != 0:
-                    raise HibernationRefused(request.argv, request.result)
+            if request.result is None and request.is_answered:
+                answer = request.answer(machine.channel)
+                if answer.returncode != 0:
+                    raise HibernationRefused(request.argv, answer)
                 look = time.monotonic() + _LOOK_SECONDS
             if request.result is not None and time.monotonic() >= look:
                 self._expect_sleep(request, deadline)
@@ -203,26 +165,12 @@ class Guest:
 
     def hibernation_result(self, timeout: float = 120) -> Result:
         """What the hibernating command answered, be it before power-off or after resume."""
-        request = self._request
-        if request is None:
+        if self._request is None:
             raise LabError("this guest has not been asked to hibernate")
-        deadline = time.monotonic() + timeout
-        channel = self._running().channel
-        while request.result is None:
-            found = channel.request("collect", GRACE_SECONDS, of=request.tag)
-            if found["state"] == "done":
-                channel.tell("forget", of=request.tag)
-                request.result = result_of(found["reply"])
-            elif found["state"] == "unknown":
-                raise AgentError(f"{' '.join(request.argv)}: the agent knows nothing of it")
-            elif time.monotonic() > deadline:
-                raise GuestTimeout(
-                    f"{' '.join(request.argv)} has not ended {timeout:.0f} s after resume\n"
-                    + self.console_tail()
-                )
-            else:
-                time.sleep(0.1)
-        return request.result
+        try:
+            return self._request.collect(self._running().channel, timeout)
+        except GuestTimeout as error:
+            raise GuestTimeout(f"{error.message}\n{self.console_tail()}") from None
 
     def wait_off(self, timeout: float) -> float:
         """Wait for the machine to switch itself off; the seconds it took."""
@@ -398,12 +346,7 @@ class Guest:
             raise LabError(f"the guest is not running\n{self.console_tail()}")
         return self._machine
 
-    def _answer(self, request: _Request, channel: Channel) -> Result:
-        reply = channel.wait("run", request.tag, request.future, 1)
-        channel.tell("forget", of=request.tag)
-        return result_of(reply)
-
-    def _expect_sleep(self, request: _Request, deadline: float) -> None:
+    def _expect_sleep(self, request: Request, deadline: float) -> None:
         """Raise if the accepted request has come to nothing: the unit that sleeps has failed."""
         argv = ["systemctl", "show", "-P", "ActiveState", *_SLEEP_UNITS]
         left = max(1.0, deadline - time.monotonic())
