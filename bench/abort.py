@@ -13,20 +13,19 @@ import json
 import mmap
 import os
 import random
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from bench import options
 from bench.lab import LabError
 from bench.lab.paths import cache_root
 from bench.load import (
@@ -172,7 +171,7 @@ def summary(found: Sequence[Stopped]) -> dict[str, Any]:
     help="Instead, in a guest: N hibernations in the middle of the daemon's reclaim.",
 )
 @click.option("--again", is_flag=True, help="Forget what was measured in guests before.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@options.as_json
 def abort(
     *,
     stops: int,
@@ -230,7 +229,7 @@ def abort(
 def _in_a_guest(presses: int, sleeps: int, *, seed: int, again: bool, as_json: bool) -> None:
     from bench import asleep, keypress  # noqa: PLC0415 - they make figures with ours
 
-    signal.signal(signal.SIGTERM, _terminated)
+    options.end_on_sigterm()
     try:
         if presses:
             keypress.run(presses, seed=seed, again=again, as_json=as_json)
@@ -238,12 +237,6 @@ def _in_a_guest(presses: int, sleeps: int, *, seed: int, again: bool, as_json: b
             asleep.run(sleeps, seed=seed, again=again, as_json=as_json)
     except LabError as error:
         raise click.ClickException(str(error)) from error
-
-
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    # As an exception, so that the guest is ended and its disks removed on the way out.
-    del number, frame
-    raise SystemExit(143)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,20 +14,18 @@ measured is kept line by line and not measured again.
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median, median_low
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from bench import kept
+from bench import kept, options
 from bench.footprint import spread
 from bench.foreground import (
     COLD_BYTES,
@@ -206,12 +204,6 @@ def table(samples: Sequence[Sample]) -> Table:
 # --- the command ----------------------------------------------------------------------------------
 
 
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    # As an exception, so that the guest is ended and its disks removed on the way out.
-    del number, frame
-    raise SystemExit(143)
-
-
 @click.command()
 @click.option("--rounds", type=click.IntRange(min=1), default=4, show_default=True)
 @click.option(
@@ -228,17 +220,9 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
     metavar="MIB",
     help="continuous.bytes_per_second of the daemon. It begins with a quarter of it.",
 )
-@click.option(
-    "--disk-rate",
-    "disk_mib",
-    type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    metavar="MIB",
-    help="What the swap disk is throttled to, a second.",
-)
-@click.option("--again", is_flag=True, help="Forget what was measured before.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@options.disk_rate
+@options.again
+@options.as_json
 def continuous(
     *,
     rounds: int,
@@ -250,7 +234,7 @@ def continuous(
 ) -> None:
     """What policy `continuous` costs a busy Redis: with the daemon by without."""
     console = Console(stderr=True)
-    signal.signal(signal.SIGTERM, _terminated)
+    options.end_on_sigterm()
     setting = Setting(seconds, (pace_mib or 0) * MIB)
     try:
         with console.status("looking for the image") as status:

@@ -23,6 +23,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from bench import options
 from bench.apart import STATE, apart
 from bench.lab.paths import cache_root
 from bench.load import CannotMeasure, Filler, renew_swap, temporary_swap
@@ -219,7 +220,7 @@ def result(
     show_default=True,
     help="How long after its start a service is not watched yet.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@options.as_json
 def footprint(
     *,
     number: int,

@@ -17,6 +17,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from bench import options
 from bench.lab import Guest, LabError, build, build_wheel
 
 GIB = 1 << 30
@@ -99,7 +100,7 @@ def table(result: Mapping[str, object], found: Mapping[str, Sequence[float]]) ->
 
 @click.command("hook")
 @click.option("--runs", type=click.IntRange(min=1), default=20, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@options.as_json
 def hook(*, runs: int, as_json: bool) -> None:
     """What the hook of systemd-sleep costs when it has nothing to do."""
     console = Console(stderr=True)

@@ -16,21 +16,19 @@ to be fetched back says more. What was measured is kept line by line and not mea
 
 from __future__ import annotations
 
-import hashlib
 import json
-import signal
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median, median_low
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from bench import kept, options
 from bench.abort import at_percentile
 from bench.bystander import (
     COLD_BYTES,
@@ -43,8 +41,6 @@ from bench.bystander import (
     measure_one,
 )
 from bench.lab import Guest, LabError, build
-from bench.lab.paths import cache_root
-from bench.lab.wheel import code_key
 
 MIB = 1 << 20
 RECIPE = "trixie"
@@ -60,28 +56,21 @@ TURNS = (Situation.HIBPREP, Situation.ONELINER, Situation.QUIET)
 # --- what is kept, and what is still to be done ---------------------------------------------------
 
 
-def samples_file(kernel_release: str, disk_mib: int) -> Path:
+def samples_file(kernel_release: str, disk_mib: int, *, again: bool = False) -> Path:
     """Where the samples of this code on this kernel are kept. What watches and what is asked for
     belong to it; how the figures are made and shown does not."""
-    digest = hashlib.sha256(code_key().encode())
-    for path in _MEASURING:
-        digest.update(path.read_bytes() + b"\0")
-    name = f"{kernel_release}-{disk_mib}MiB-{digest.hexdigest()[:12]}.jsonl"
-    return cache_root() / "interference" / name
+    what = f"{kernel_release}-{disk_mib}MiB"
+    return kept.samples_file("interference", what, _MEASURING, again=again)
 
 
-def parse_samples(text: str) -> list[Sample]:
-    """What was kept. A line that was broken off with the process that wrote it is left out."""
-    found = []
-    for line in text.splitlines():
-        try:
-            values: dict[str, Any] = json.loads(line)
-            values["situation"] = Situation(values["situation"])
-            values["passes"] = tuple(values["passes"])
-            found.append(Sample(**values))
-        except (ValueError, TypeError, KeyError):
-            continue
-    return found
+def parse_samples(path: Path) -> list[Sample]:
+    """What was kept."""
+    return kept.load(path, _sample)
+
+
+def _sample(**values: Any) -> Sample:  # noqa: ANN401 - JSON
+    turned = {"situation": Situation(values["situation"]), "passes": tuple(values["passes"])}
+    return Sample(**{**values, **turned})
 
 
 def order_of(number: int) -> tuple[Situation, ...]:
@@ -205,37 +194,20 @@ def _scaled(value: float | None, factor: float, digits: int) -> str:
 # --- the command ----------------------------------------------------------------------------------
 
 
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    # As an exception, so that the guest is ended and its disks removed on the way out.
-    del number, frame
-    raise SystemExit(143)
-
-
 @click.command()
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option(
-    "--disk-rate",
-    "disk_mib",
-    type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    metavar="MIB",
-    help="What the swap disk is throttled to, a second.",
-)
-@click.option("--again", is_flag=True, help="Forget what was measured before.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@options.disk_rate
+@options.again
+@options.as_json
 def interference(*, rounds: int, disk_mib: int, again: bool, as_json: bool) -> None:
     """What freeing memory costs a program that goes on: hibprep, one bare write, and neither."""
     console = Console(stderr=True)
-    signal.signal(signal.SIGTERM, _terminated)
+    options.end_on_sigterm()
     try:
         with console.status("looking for the image") as status:
             image = build(RECIPE, status.update)
-            kept = samples_file(image.kernel_release, disk_mib)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            if again:
-                kept.unlink(missing_ok=True)
-            samples = parse_samples(kept.read_text()) if kept.exists() else []
+            path = samples_file(image.kernel_release, disk_mib, again=again)
+            samples = parse_samples(path)
             left = still_to_do(rounds, samples)
             if left:
                 with Guest(
@@ -250,8 +222,7 @@ def interference(*, rounds: int, disk_mib: int, again: bool, as_json: bool) -> N
                         status.update(f"round {number + 1} of {rounds}: {situation}")
                         sample = measure_one(guest, number, situation, quiet_seconds(samples))
                         samples.append(sample)
-                        with kept.open("a") as lines:
-                            lines.write(json.dumps(asdict(sample)) + "\n")
+                        kept.keep(path, sample)
                         if not console.is_terminal:
                             print(_told(sample), file=sys.stderr)
     except LabError as error:

@@ -50,6 +50,6 @@ def load(path: Path, make: Callable[..., Sample]) -> list[Sample]:
     for line in path.read_text().splitlines():
         try:
             found.append(make(**json.loads(line)))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, KeyError):
             continue
     return found

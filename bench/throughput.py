@@ -10,23 +10,20 @@ measured is kept line by line and not measured again, so that it can be broken o
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from statistics import median
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from bench import kept, options
 from bench.lab import Guest, LabError, Workload, build, build_wheel
-from bench.lab.paths import cache_root
-from bench.lab.wheel import code_key
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -97,22 +94,19 @@ class Sample:
 # --- what is kept, and what is still to be done ---------------------------------------------------
 
 
-def samples_file(kernel_release: str) -> Path:
+def samples_file(kernel_release: str, disk_mib: int, *, again: bool = False) -> Path:
     """Where the samples of this code on this kernel are kept."""
-    name = f"{kernel_release}-{code_key()}.jsonl"
-    return cache_root() / "throughput" / name
+    what = f"{kernel_release}-{disk_mib}MiB"
+    return kept.samples_file("throughput", what, [Path(__file__)], again=again)
 
 
-def parse_samples(text: str) -> list[Sample]:
-    """What was kept. A line that was broken off with the process that wrote it is left out."""
-    found = []
-    for line in text.splitlines():
-        try:
-            values: dict[str, Any] = json.loads(line)
-            found.append(Sample(**{**values, "way": Way(values["way"])}))
-        except (ValueError, TypeError, KeyError):
-            continue
-    return found
+def parse_samples(path: Path) -> list[Sample]:
+    """What was kept."""
+    return kept.load(path, _sample)
+
+
+def _sample(**values: Any) -> Sample:  # noqa: ANN401 - JSON
+    return Sample(**{**values, "way": Way(values["way"])})
 
 
 def still_to_do(pairs: int, samples: Iterable[Sample]) -> list[tuple[int, Way]]:
@@ -222,37 +216,20 @@ def table(samples: Sequence[Sample]) -> Table:
     return shown
 
 
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    # As an exception, so that the guest is ended and its disks removed on the way out.
-    del number, frame
-    raise SystemExit(143)
-
-
 @click.command()
 @click.option("--pairs", type=click.IntRange(min=1), default=5, show_default=True)
-@click.option(
-    "--disk-rate",
-    "disk_mib",
-    type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    metavar="MIB",
-    help="What the swap disk is throttled to, a second.",
-)
-@click.option("--again", is_flag=True, help="Forget what was measured before.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@options.disk_rate
+@options.again
+@options.as_json
 def throughput(*, pairs: int, disk_mib: int, again: bool, as_json: bool) -> None:
     """How fast hibprep frees anonymous memory, by what one bare large write reaches."""
     console = Console(stderr=True)
-    signal.signal(signal.SIGTERM, _terminated)
+    options.end_on_sigterm()
     try:
         with console.status("looking for the image") as status:
             image = build(RECIPE, status.update)
-            kept = samples_file(f"{image.kernel_release}-{disk_mib}MiB")
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            if again:
-                kept.unlink(missing_ok=True)
-            samples = parse_samples(kept.read_text()) if kept.exists() else []
+            path = samples_file(image.kernel_release, disk_mib, again=again)
+            samples = parse_samples(path)
             left = still_to_do(pairs, samples)
             if left:
                 with Guest(
@@ -267,8 +244,7 @@ def throughput(*, pairs: int, disk_mib: int, again: bool, as_json: bool) -> None
                         status.update(f"pair {pair + 1} of {pairs}: {way}")
                         sample = measure_one(guest, pair, way)
                         samples.append(sample)
-                        with kept.open("a") as lines:
-                            lines.write(json.dumps(asdict(sample)) + "\n")
+                        kept.keep(path, sample)
                         if not console.is_terminal:
                             rate = sample.bytes_per_second / 1e6
                             print(f"{pair + 1} {way}: {rate:.1f} MB/s", file=sys.stderr)

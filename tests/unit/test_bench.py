@@ -109,12 +109,16 @@ def test_what_was_measured_is_not_measured_again() -> None:
     assert still_to_do(2, done) == [(0, Way.HIBPREP), (1, Way.BARE)]
 
 
-def test_samples_survive_being_kept_but_not_a_line_that_was_broken_off() -> None:
+def test_samples_survive_being_kept_but_not_a_line_that_was_broken_off(tmp_path: Path) -> None:
     one, two = sample(0, Way.BARE, 1e8), sample(0, Way.HIBPREP, 9e7)
     lines = [json.dumps(asdict(each)) for each in (one, two)]
-    assert parse_samples("\n".join(lines)) == [one, two]
-    assert parse_samples(lines[0] + "\n" + lines[1][:-20]) == [one]
-    assert parse_samples('{"way": "bare"}\n[]\n7\n') == []
+    path = tmp_path / "samples"
+    path.write_text("\n".join(lines))
+    assert parse_samples(path) == [one, two]
+    path.write_text(lines[0] + "\n" + lines[1][:-20])
+    assert parse_samples(path) == [one]
+    path.write_text('{"way": "bare"}\n[]\n7\n')
+    assert parse_samples(path) == []
 
 
 def test_the_ratio_is_of_pairs_that_are_whole() -> None:

@@ -263,7 +263,7 @@ def test_what_is_measured_needs_no_guest_any_more(
         bench_continuous, "build", lambda *_: SimpleNamespace(kernel_release="6.12")
     )
     monkeypatch.setattr(bench_continuous, "Guest", no_guest)
-    monkeypatch.setattr("bench.continuous.signal.signal", lambda *_: None)
+    monkeypatch.setattr("bench.options.signal.signal", lambda *_: None)
     path = bench_continuous.samples_file("6.12", 100, SETTING)
     # A second round was begun, which is not asked for now.
     for each in (sample(QUIET), sample(CONTINUOUS), sample(CONTINUOUS, 1)):

@@ -90,12 +90,16 @@ def test_a_run_that_was_broken_off_goes_on_where_it_was() -> None:
     assert still_to_do(1, [sample(each) for each in Situation]) == []
 
 
-def test_samples_survive_being_kept_but_not_a_line_that_was_broken_off() -> None:
+def test_samples_survive_being_kept_but_not_a_line_that_was_broken_off(tmp_path: Path) -> None:
     kept = [sample(Situation.HIBPREP), sample(Situation.QUIET, passes=())]
     lines = [json.dumps(asdict(each)) for each in kept]
-    assert parse_samples("\n".join(lines)) == kept
-    assert parse_samples(lines[0] + "\n" + lines[1][:-20]) == kept[:1]
-    assert parse_samples('{"situation": "quiet"}\n[]\n7\n{"situation": "loud", "passes": []}') == []
+    path = tmp_path / "samples"
+    path.write_text("\n".join(lines))
+    assert parse_samples(path) == kept
+    path.write_text(lines[0] + "\n" + lines[1][:-20])
+    assert parse_samples(path) == kept[:1]
+    path.write_text('{"situation": "quiet"}\n[]\n7\n{"situation": "loud", "passes": []}')
+    assert parse_samples(path) == []
 
 
 def test_both_are_asked_for_the_same_bytes() -> None:
@@ -183,9 +187,8 @@ def test_what_is_measured_needs_no_guest_any_more(
         bench_interference, "build", lambda *_: SimpleNamespace(kernel_release="6.12")
     )
     monkeypatch.setattr(bench_interference, "Guest", no_guest)
-    monkeypatch.setattr("bench.interference.signal.signal", lambda *_: None)
+    monkeypatch.setattr("bench.options.signal.signal", lambda *_: None)
     kept = bench_interference.samples_file("6.12", 100)
-    kept.parent.mkdir()
     # A second round was begun, which is not asked for now.
     lines = [*(sample(each) for each in Situation), sample(Situation.QUIET, 1)]
     kept.write_text("".join(json.dumps(asdict(each)) + "\n" for each in lines))
