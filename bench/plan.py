@@ -37,7 +37,8 @@ _READ_AND_PLAN = """
 import sys, time
 from hibprep.config import Config
 from hibprep.model import Limits, Target
-from hibprep.prepare import make_plan, open_machine
+from hibprep.machine import open_machine
+from hibprep.prepare import make_plan
 begin = time.perf_counter()
 make_plan(open_machine(sys.argv[1], Config()), Target(), Limits())
 print(time.perf_counter() - begin)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from hibprep.config import Config
 from hibprep.errors import HibprepError
 from hibprep.kernel.knobs import KnobJournal
-from hibprep.prepare import open_machine
+from hibprep.machine import open_machine
 from hibprep.reclaim.base import Stop
 from hibprep.sleephook import Leg, after, before
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from hibprep import swapin, workingset
 from hibprep.config import Config
 from hibprep.errors import HibprepError
-from hibprep.prepare import open_machine
+from hibprep.machine import open_machine
 from hibprep.reclaim.base import Stop
 
 log = logging.getLogger(__name__)

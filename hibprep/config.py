@@ -78,6 +78,7 @@ class Config(Section):
             cold_age_seconds=section.cold_age_seconds,
             swap_reserve_ratio=section.swap_reserve_ratio,
             systemd_margin=section.systemd_margin,
+            zswap=section.zswap,
             backend=section.backend if isinstance(section.backend, BackendName) else None,
         )
 
@@ -116,7 +117,9 @@ class Config(Section):
             write_budget_bytes=self.daemon.daily_write or 0,
             continuous_seconds=continuous.within_seconds,
             period_seconds=continuous.period_seconds,
+            older_than_seconds=continuous.older_than_seconds or 0.0,
             pace=PacePolicy(
+                law=continuous.law,
                 bytes_per_second=continuous.bytes_per_second,
                 memory_pressure_share=continuous.memory_pressure_percent / 100,
                 io_pressure_share=continuous.io_pressure_percent / 100,

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import replace
 
 from hibprep import metrics, streams
-from hibprep import prepare as engine
 from hibprep.asleep import AroundSleep
 from hibprep.bringback import BringBack
 from hibprep.bus.manager import ManagerService
@@ -44,6 +43,7 @@ from hibprep.kernel.mlock import lock_memory
 from hibprep.kernel.process import child_pids
 from hibprep.ledger import Ledger
 from hibprep.looking import Look
+from hibprep.machine import open_machine
 from hibprep.model import Ending
 from hibprep.notify import Notifier
 from hibprep.policy import Kind
@@ -89,7 +89,7 @@ class Daemon:
         self._policy = self._config.policy()
         self._clock = clock or SystemClock()
         self._notifier = Notifier(os.environ if environ is None else environ, self._clock)
-        self._machine = engine.open_machine(root_prefix, self._config)
+        self._machine = open_machine(root_prefix, self._config)
         self._ledger = Ledger(root_prefix)
         day, written = self._ledger.load()
         self._state = begin(self._now(), written_day=day, written_bytes=written)
@@ -290,7 +290,10 @@ class Daemon:
     def _tell(self, before: State) -> None:
         after = self._state
         if after.phase is not before.phase:
-            log.info("%s: %s", after.phase, after.reason)
+            # a round of the policy continuous is no news
+            round_ = Phase.RECLAIMING in (after.phase, before.phase) and after.request is None
+            quiet = round_ and self._policy.kind is Kind.CONTINUOUS
+            log.log(logging.DEBUG if quiet else logging.INFO, "%s: %s", after.phase, after.reason)
             self._notifier.status(f"{after.phase}: {after.reason}")
         if _shown(after) != _shown(before):
             self._changes.wake(None)

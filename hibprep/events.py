@@ -171,7 +171,7 @@ class RunEnded:
     freed_bytes: int = 0
     refaulted_bytes: int = 0  # of what was freed: read again or swapped in again meanwhile
     swapped_out_bytes: int = 0
-    cpu_seconds: float = 0.0  # processor time that it took, by the number of CPUs
+    cpu_seconds: float = 0.0  # processor time that it took, of all CPUs together
 
 
 @dataclass(frozen=True, slots=True)

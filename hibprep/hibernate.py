@@ -4,20 +4,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from hibprep import predict
 from hibprep.errors import HibprepError, NotPossibleError
 from hibprep.imagesize import IMAGE_SIZE, hold_image_size
+from hibprep.kernel.areasaway import AreasAway
 from hibprep.kernel.knobs import KnobJournal
 from hibprep.kernel.lock import RunLock
 from hibprep.kernel.snapshot import read_snapshot
-from hibprep.model import Ending, Limits, Report, Target
-from hibprep.prepare import Machine, Tell, keep, make_plan, run_plan
+from hibprep.machine import Machine
+from hibprep.model import Ending, Limits, Report, Target, ZramUse
+from hibprep.prepare import Tell, keep, make_plan, run_plan
 from hibprep.reclaim.base import Stop
 from hibprep.reclaim.worker import ProcessWorker
 from hibprep.slept import REFUSED, learn, offset_seconds, was_asleep
+from hibprep.zramrun import WayOut
 
 STATE = "/sys/power/state"
 
@@ -35,6 +39,8 @@ def hibernate(
 ) -> Report:
     """Prepare for `target`, hibernate, and report after the resume.
 
+    Swap on zram is switched off around all of this where `limits` ask for it (`hibprep.zramrun`).
+
     `direct` writes to /sys/power/state in the place of asking logind. `announce` is called with
     one line when the preparation is over and the sleep is asked for. Raises NotPossibleError when
     hibernation is refused before it begins; a preparation that was interrupted does not hibernate.
@@ -43,6 +49,55 @@ def hibernate(
     if not power.available:
         why = "; ".join(power.disabled_by) or "this kernel does not offer it"
         raise NotPossibleError(f"hibernation is not possible here: {why}", "see hibprep check")
+    if timeout_seconds:
+        stop.within(timeout_seconds)
+    told: list[str] = []
+    with _zram_away(machine, limits, stop, told):
+        report = _hibernate(
+            machine,
+            target,
+            limits,
+            direct=direct,
+            stop=stop,
+            timeout_seconds=timeout_seconds,
+            progress=progress,
+            announce=announce,
+        )
+    return replace(report, notes=(*report.notes, *told))
+
+
+@contextmanager
+def _zram_away(machine: Machine, limits: Limits, stop: Stop, told: list[str]) -> Iterator[None]:
+    if limits.zram is not ZramUse.OUT:
+        yield
+        return
+    worker = ProcessWorker(str(machine.root.prefix), machine.clock)
+    try:
+        way_out = WayOut(
+            machine.root,
+            worker,
+            AreasAway(machine.root),
+            look=lambda: read_snapshot(machine.root, machine.tree),
+        )
+        with way_out.away(limits, stop, told.append):
+            worker.close()
+            yield
+    finally:
+        worker.close()
+
+
+def _hibernate(
+    machine: Machine,
+    target: Target,
+    limits: Limits,
+    *,
+    direct: bool,
+    stop: Stop,
+    timeout_seconds: float | None,
+    progress: Tell,
+    announce: Callable[[str], None] | None,
+) -> Report:
+    power = read_snapshot(machine.root, machine.tree).power
     plan = make_plan(machine, target, limits, measure=True)
     report = run_plan(
         machine, [plan], limits, stop, timeout_seconds=timeout_seconds, progress=progress,

@@ -7,10 +7,10 @@ import logging
 from dataclasses import replace
 
 from hibprep import fitting, predict, rates
-from hibprep import prepare as engine
 from hibprep.clock import Clock
 from hibprep.config import Config
 from hibprep.errors import KernelFileError
+from hibprep.machine import Machine, snapshot_of
 from hibprep.model import MACHINE
 from hibprep.standing import Facts
 
@@ -22,7 +22,7 @@ FRESH_SECONDS = 5.0  # what is shown may be so old: whoever asks often must cost
 class Look:
     """Facts, read anew when they are too old; what cannot be read stays away."""
 
-    def __init__(self, machine: engine.Machine, clock: Clock) -> None:
+    def __init__(self, machine: Machine, clock: Clock) -> None:
         self._machine = machine
         self._clock = clock
         self._facts = Facts()
@@ -43,7 +43,7 @@ class Look:
             return self._facts
         self._at_seconds = now
         try:
-            snapshot = engine.snapshot_of(self._machine, MACHINE)
+            snapshot = snapshot_of(self._machine, MACHINE)
             speeds = rates.combine(rates.load(self._machine.root), config.rates())
         except (KernelFileError, OSError) as error:
             log.warning("the machine cannot be looked at: %s", error)

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hibprep import fitting, predict
-from hibprep.choice import KINDS, Capabilities, choose
+from hibprep import coldfirst, fitting, predict, zswap
+from hibprep.choice import KINDS, Capabilities, choose, knob_changes
 from hibprep.model import (
     BackendName,
     Capability,
-    Kind,
-    KnobChange,
     Limit,
     Limits,
     Plan,
@@ -39,7 +37,7 @@ def make(
     rates: Rates,
 ) -> Plan:
     """Plan how saveable memory gets down to what `target` asks for, within `limits`."""
-    notes = list(snapshot.rules.notes)
+    notes = [*snapshot.rules.notes, *zswap.notes(snapshot, limits)]
     goal = _goal_bytes(snapshot, target, rates, notes)
     supply = supply_of(snapshot, target, limits, notes)
     whole = _steps(
@@ -54,7 +52,8 @@ def make(
     steps = _in_order([*_first_steps(snapshot, capabilities, target, limits, goal=goal), *whole])
     before = predict.predict(snapshot, rates)
     # What comes first is in the amounts of the whole: it only comes earlier.
-    after = _predict_after(snapshot, rates, target, whole, supply)
+    taken = _taken(target, whole, supply)
+    after = _predict_after(snapshot, limits, rates, whole, taken)
     if after.saveable_bytes > goal + _slack(snapshot) and target.kind is not TargetKind.MIN:
         notes.append(
             Limit(
@@ -63,7 +62,7 @@ def make(
                 bytes=after.saveable_bytes - goal,
             )
         )
-    swapped = sum(step.amount_bytes for step in whole if step.kind is Kind.ANON)
+    swapped = coldfirst.most_anon_bytes(whole)
     dropped = sum(step.amount_bytes for step in whole if step.stage in (Stage.CACHE, Stage.SLAB))
     return Plan(
         target=target,
@@ -81,7 +80,11 @@ def make(
         limits=tuple(notes),
         irreducible=irreducible(snapshot, supply.budget),
         swap_budget_bytes=supply.budget,
-        knobs=knob_changes(snapshot, steps),
+        knobs=knob_changes(snapshot, steps, limits),
+        ages=coldfirst.shares(
+            snapshot, limits, rates, whole, taken=taken, saveable_bytes=after.saveable_bytes
+        ),
+        holders=snapshot.holders,
         rates=rates,
     )
 
@@ -175,9 +178,6 @@ def _steps(
     notes: list[Limit],
 ) -> tuple[Step, ...]:
     need = max(0, predict.saveable_pages(snapshot) * snapshot.page_size - goal)
-    # With a time budget or "min", cold memory is worth nothing after the resume and only costs
-    # time before it: once anything has to go, all of it goes.
-    takes_all_cold = target.kind in (TargetKind.MIN, TargetKind.WITHIN)
     wants = {
         Stage.SYNC: supply.dirty,
         Stage.CACHE: min(need, supply.cache),
@@ -187,12 +187,20 @@ def _steps(
     if not snapshot.rules.of(Stage.SLAB).is_something:
         rest -= wants[Stage.SLAB]
     ageable = min(supply.by_age, supply.budget)
-    wants[Stage.COLD_ANON] = min(ageable, ageable if takes_all_cold and need else rest)
-    wants[Stage.ANON] = min(supply.anon, supply.budget, rest)
+    cold = coldfirst.parts_of(
+        snapshot,
+        limits,
+        target.kind,
+        rest_bytes=zswap.wanted_bytes(snapshot, limits, Stage.COLD_ANON, rest) if need else 0,
+        most_bytes=ageable,
+    )
     if supply.by_age < _worth_aging_bytes(snapshot) and supply.cold == 0:
-        wants[Stage.COLD_ANON] = 0
-    if wants[Stage.COLD_ANON] and not fitting.safe_to_age(snapshot, limits):
-        wants[Stage.COLD_ANON] = 0
+        cold = ()
+    wants[Stage.ANON] = min(
+        supply.anon, supply.budget, zswap.wanted_bytes(snapshot, limits, Stage.ANON, rest)
+    )
+    if cold and not fitting.safe_to_age(snapshot, limits):
+        cold = ()
         notes.append(
             Limit(
                 name="aging",
@@ -200,6 +208,7 @@ def _steps(
                 "active, and systemd would refuse to hibernate with more of it than swap",
             )
         )
+    wants[Stage.COLD_ANON] = max((part.amount_bytes for part in cold), default=0)
     steps = []
     for stage in Stage:
         if stage not in limits.stages or wants[stage] < snapshot.page_size:
@@ -207,7 +216,6 @@ def _steps(
         backend = choose(stage, snapshot, capabilities, limits, notes=notes)
         if backend is None:
             continue
-        unbound = stage is Stage.SYNC or (stage is Stage.COLD_ANON and takes_all_cold)
         if stage is Stage.CACHE and backend is BackendName.DROPCACHES:
             notes.append(
                 Limit(
@@ -217,93 +225,81 @@ def _steps(
                     bytes=supply.cache,
                 )
             )
-        steps.append(
-            Step(
-                stage=stage,
-                kind=KINDS[stage],
-                scope=limits.scope,
-                amount_bytes=wants[stage],
-                backend=backend,
-                goal_bytes=0 if unbound else goal,
-                min_age_seconds=limits.cold_age_seconds if stage is Stage.COLD_ANON else 0.0,
-                reason=_reason(stage, limits, capabilities[backend]),
-                spared=snapshot.rules.of(stage).paths,
-            )
+        step = Step(
+            stage=stage,
+            kind=KINDS[stage],
+            scope=limits.scope,
+            amount_bytes=wants[stage],
+            backend=backend,
+            goal_bytes=0 if stage is Stage.SYNC else goal,
+            reason=f"{_WORDS.get(stage, '')} ({capabilities[backend].reason})",
+            spared=snapshot.rules.of(stage).paths,
         )
+        if stage is Stage.COLD_ANON:
+            steps += [
+                _by_age(step, part, capabilities[backend], stands_in=index > 0)
+                for index, part in enumerate(cold)
+                if part.amount_bytes >= snapshot.page_size
+            ]
+        else:
+            steps.append(step)
     return tuple(steps)
 
 
-def _reason(stage: Stage, limits: Limits, capability: Capability) -> str:
-    words = {
-        Stage.SYNC: "the hibernation would write it while you wait",
-        Stage.CACHE: "clean page cache can be read again",
-        Stage.SLAB: "cached kernel objects can be read again",
-        Stage.COLD_ANON: f"not touched for {limits.cold_age_seconds:g} s, as far as it proves so "
-        "while memory is aged",
-        Stage.ANON: "the rest, only as far as the target still asks for it",
-    }
-    return f"{words[stage]} ({capability.reason})"
+def _by_age(step: Step, part: coldfirst.Part, capability: Capability, *, stands_in: bool) -> Step:
+    """The step of stage cold-anon for one part of it."""
+    words = f"not touched for {part.min_age_seconds:.0f} s"
+    if part.waits:
+        words += ", as far as it proves so while memory is aged"
+        if stands_in:
+            words = f"where that falls short: {words}"
+    else:
+        words += ": the oldest there is, and enough"
+    return replace(
+        step,
+        amount_bytes=part.amount_bytes,
+        goal_bytes=0 if part.whole else step.goal_bytes,
+        min_age_seconds=part.min_age_seconds,
+        waits=part.waits,
+        reason=f"{words} ({capability.reason})",
+    )
+
+
+_WORDS = {
+    Stage.SYNC: "the hibernation would write it while you wait",
+    Stage.CACHE: "clean page cache can be read again",
+    Stage.SLAB: "cached kernel objects can be read again",
+    Stage.ANON: "the rest, only as far as the target still asks for it",
+}
+
+
+def _taken(target: Target, steps: tuple[Step, ...], supply: Supply) -> coldfirst.Taken:
+    """Every step reaches its amount; what two steps may both take is counted once."""
+
+    def planned(stage: Stage, *, waits: bool = True) -> int:
+        return sum(
+            step.amount_bytes for step in steps if step.stage is stage and step.waits is waits
+        )
+
+    anon, cold = planned(Stage.ANON), planned(Stage.COLD_ANON, waits=False)
+    # The amount of a step that waits is a ceiling; stage anon makes up for what does not prove cold
+    if not cold and (not anon or target.kind in (TargetKind.MIN, TargetKind.WITHIN)):
+        cold = min(planned(Stage.COLD_ANON), supply.cold)
+    return coldfirst.Taken(anon=max(anon, cold), cold=cold, file=planned(Stage.CACHE))
 
 
 def _predict_after(
     snapshot: Snapshot,
+    limits: Limits,
     rates: Rates,
-    target: Target,
     steps: tuple[Step, ...],
-    supply: Supply,
+    taken: coldfirst.Taken,
 ) -> Prediction:
-    """Every step reaches its amount; what two steps may both take is counted once."""
-    planned = {step.stage: step.amount_bytes for step in steps}
-    file_and_slab = planned.get(Stage.CACHE, 0) + planned.get(Stage.SLAB, 0)
-    # The cold step's amount is a ceiling; the anon step makes up for what does not prove cold.
-    anon = planned.get(Stage.ANON, 0)
-    if Stage.COLD_ANON in planned:
-        sure = supply.cold if target.kind in (TargetKind.MIN, TargetKind.WITHIN) else 0
-        anon = max(anon, min(planned[Stage.COLD_ANON], sure))
-        if Stage.ANON not in planned:
-            anon = max(anon, min(planned[Stage.COLD_ANON], supply.cold))
+    slab = sum(step.amount_bytes for step in steps if step.stage is Stage.SLAB)
     now = predict.saveable_pages(snapshot) * snapshot.page_size
-    saveable = max(0, now - file_and_slab - anon)
-    dirty = 0 if Stage.SYNC in planned else None
+    stays = zswap.stays_bytes(
+        snapshot, limits, cold_bytes=taken.cold, anon_bytes=taken.anon - taken.cold
+    )
+    saveable = max(0, now - taken.file - slab - taken.anon + stays)
+    dirty = 0 if any(step.stage is Stage.SYNC for step in steps) else None
     return predict.predict(snapshot, rates, saveable_bytes=saveable, dirty_bytes=dirty)
-
-
-def knob_changes(snapshot: Snapshot, steps: tuple[Step, ...]) -> tuple[KnobChange, ...]:
-    """Settings that would defeat the steps, to be changed while they run and put back after."""
-    changes = []
-    if any(step.backend is BackendName.LRUGEN for step in steps) and not snapshot.lru_gen_enabled:
-        changes.append(
-            KnobChange(
-                path="/sys/kernel/mm/lru_gen/enabled",
-                value="y",
-                reason="the multi-gen LRU is built into this kernel and switched off",
-            )
-        )
-    if any(step.backend is BackendName.NODE for step in steps):
-        changes.extend(
-            KnobChange(
-                path=f"/proc/sys/vm/{name}",
-                value="0",
-                reason="node reclaim does nothing once page cache or slab is below this share",
-            )
-            for name in ("min_unmapped_ratio", "min_slab_ratio")
-        )
-    if not any(step.kind in (Kind.ANON, Kind.ANY) for step in steps):
-        return tuple(changes)
-    if snapshot.zswap_enabled:
-        changes.append(
-            KnobChange(
-                path="/sys/module/zswap/parameters/enabled",
-                value="N",
-                reason="zswap would keep in memory, compressed, what is meant for the disk",
-            )
-        )
-    if snapshot.laptop_mode:
-        changes.append(
-            KnobChange(
-                path="/proc/sys/vm/laptop_mode",
-                value="0",
-                reason="laptop mode keeps the kernel (up to 6.12) from swapping out",
-            )
-        )
-    return tuple(changes)

@@ -60,4 +60,5 @@ class Policy:
     write_budget_bytes: int = 0  # a day; 0: no limit
     continuous_seconds: float = 10.0  # the hibernation is to take no longer
     period_seconds: float = 10.0
+    older_than_seconds: float = 0.0  # what is idle for longer goes in any case; 0: it may stay
     pace: PacePolicy = field(default_factory=PacePolicy)

@@ -4,25 +4,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 
-from hibprep import fitting, predict, rates, workingset
+from hibprep import fitting, predict, rates
 from hibprep import plan as planning
-from hibprep.amount import for_reclaim
-from hibprep.clock import Clock, SystemClock
-from hibprep.config import Config
-from hibprep.errors import KernelFileError, NotPossibleError
-from hibprep.history import History
-from hibprep.kernel.cgroup import CgroupTree, find_cgroup2
-from hibprep.kernel.knobs import KnobJournal, knob_name
+from hibprep.amount import for_age, for_reclaim
+from hibprep.bycgroup import freed_by_cgroup
+from hibprep.errors import KernelFileError
+from hibprep.kernel.cgrouplook import read_levels
+from hibprep.kernel.knobs import knob_name
 from hibprep.kernel.lock import RunLock
-from hibprep.kernel.root import KernelRoot
-from hibprep.kernel.snapshot import read_snapshot
+from hibprep.lookapart import LooksApart
+from hibprep.machine import Machine, ruled_snapshot_of
 from hibprep.model import (
+    MACHINE,
     BackendName,
-    Capability,
     Ending,
     Kind,
     Limits,
@@ -31,83 +29,19 @@ from hibprep.model import (
     Rates,
     Report,
     Scope,
-    ScopeKind,
     Snapshot,
     Target,
     TargetKind,
+    ZramUse,
 )
-from hibprep.reclaim.base import Backend, Stop, Worker
-from hibprep.reclaim.dropcaches import DropCaches
-from hibprep.reclaim.executor import Executor, Run, Settings
-from hibprep.reclaim.lrugen import LruGen
-from hibprep.reclaim.madvise import Madvise
-from hibprep.reclaim.memcg import Memcg
-from hibprep.reclaim.node import Node
-from hibprep.reclaim.observe import Observer
-from hibprep.reclaim.pressure import PressureGauge
-from hibprep.reclaim.worker import ProcessWorker
-from hibprep.reclaim.writeback import Writeback
-from hibprep.rules import rules_for, scope_memory
+from hibprep.reclaim.base import Stop
+from hibprep.reclaim.executor import Run
+from hibprep.session import capabilities, session
+from hibprep.stepknobs import StepKnobs
+from hibprep.workingset import Looks, OwnLooks, watching
 
 REPORT_VERSION = 1
 Tell = Callable[[Progress], None] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """The machine that is worked on, and how: its root, its cgroup tree, the configuration."""
-
-    root: KernelRoot
-    config: Config
-    clock: Clock
-    tree: CgroupTree | None
-    tree_reason: str
-    recovered: tuple[str, ...] = ()  # what an earlier, killed run had left changed
-
-    @property
-    def history(self) -> History:
-        """Where its reports are kept."""
-        return History(str(self.root.prefix), self.config.history.keep, self.clock)
-
-
-def open_machine(root_prefix: str, config: Config) -> Machine:
-    """Find out what there is; as root, first put back what a killed run left changed."""
-    root = KernelRoot(root_prefix)
-    recovered: tuple[str, ...] = ()
-    if not root.is_real or os.geteuid() == 0:
-        recovered = tuple(KnobJournal(root).recover())
-    found = find_cgroup2(root)
-    return Machine(root, config, SystemClock(), found.tree, found.reason, recovered)
-
-
-def snapshot_of(machine: Machine, scope: Scope) -> Snapshot:
-    """The snapshot that a plan for `scope` is made from."""
-    snapshot = read_snapshot(machine.root, machine.tree)
-    if scope.kind is not ScopeKind.CGROUP:
-        return snapshot
-    if machine.tree is None:
-        raise NotPossibleError(f"cgroup {scope.path}", machine.tree_reason)
-    stat = machine.tree.stat(machine.tree.validate(scope.path))
-    return replace(snapshot, scope=scope_memory(stat))
-
-
-def ruled_snapshot_of(machine: Machine, scope: Scope) -> Snapshot:
-    """The same, with the rules for cgroups as they stand now."""
-    rules = rules_for(machine.config.cgroups, scope, machine.tree, machine.tree_reason)
-    return replace(snapshot_of(machine, scope), rules=rules)
-
-
-def validated_scope(machine: Machine, path: str) -> Scope:
-    """The scope for what a person called a cgroup; raises when there is none of that name."""
-    if machine.tree is None:
-        raise NotPossibleError(f"cgroup {path}", machine.tree_reason)
-    return Scope(ScopeKind.CGROUP, machine.tree.validate(path))
-
-
-def capabilities(machine: Machine) -> tuple[Capability, ...]:
-    """What every back-end says of this kernel."""
-    worker = ProcessWorker(str(machine.root.prefix))
-    return tuple(backend.probe() for backend in _backends(machine, worker, _no_knob).values())
 
 
 def make_plan(machine: Machine, target: Target, limits: Limits, *, measure: bool = False) -> Plan:
@@ -119,6 +53,18 @@ def make_plan(machine: Machine, target: Target, limits: Limits, *, measure: bool
         target,
         limits,
         _rates(machine, snapshot, measure=measure and target.kind is TargetKind.WITHIN),
+    )
+
+
+def make_age_plans(machine: Machine, min_age_seconds: float, limits: Limits) -> list[Plan]:
+    """Plans for what is known to have been idle for so long, whatever a hibernation would be."""
+    snapshot = ruled_snapshot_of(machine, limits.scope)
+    return for_age(
+        snapshot,
+        {item.backend: item for item in capabilities(machine)},
+        min_age_seconds=min_age_seconds,
+        limits=limits,
+        rates=_rates(machine, snapshot, measure=False),
     )
 
 
@@ -174,11 +120,13 @@ def reclaim(
         limits=limits,
         rates=_rates(machine, snapshot, measure=False),
     )
+    before = read_levels(machine.tree, scope.path) if machine.tree else {}
     report = run_plan(
         machine, plans, limits, stop, timeout_seconds=timeout_seconds, progress=progress,
         command="reclaim", amount_bytes=amount_bytes,
     )  # fmt: skip
-    return keep(machine, report)
+    after = read_levels(machine.tree, scope.path) if machine.tree else {}
+    return keep(machine, replace(report, cgroups=freed_by_cgroup(before, after)))
 
 
 def keep(machine: Machine, report: Report) -> Report:
@@ -197,12 +145,12 @@ def run_plan(
     progress: Tell,
     command: str,
     amount_bytes: int | None = None,
-    remember: bool = True,
+    frozen: bool = False,
 ) -> Report:
     """Run plans one after the other, until `amount_bytes` are reclaimed in all when that is given.
 
-    With `remember` what was in use is kept on record meanwhile (`hibprep.workingset`), for bringing
-    it back first; not for an amount.
+    What was in use is kept on record meanwhile (`hibprep.workingset`), for bringing it back first;
+    not for an amount. `frozen`: programs stand still, whatever they were at.
 
     Every setting that was changed is put back before this returns or raises, and the process that
     writes to the kernel is known to have ended.
@@ -212,14 +160,18 @@ def run_plan(
         stop.within(timeout_seconds)
     plan, run = plans[0], Run()
     knob_words: list[str] = []
-    remember = remember and amount_bytes is None and machine.root.is_real
+    remember = amount_bytes is None and machine.root.is_real
+    looks: Looks = OwnLooks(machine.root, clock=machine.clock, expired=stop.requested)
+    if frozen:
+        looks = LooksApart(machine.root, stop)
     with (
         RunLock(machine.root),
         session(machine, limits, knob_words) as tools,
-        workingset.watching(machine.root, progress, clock=machine.clock, expired=stop.requested)
-        if remember
-        else nullcontext(progress) as tell,
+        watching(looks, progress) if remember else nullcontext(progress) as tell,
     ):
+        zram_words: list[str] = []
+        if limits.zram is not ZramUse.LEAVE and plan.need_bytes and limits.scope == MACHINE:
+            zram_words = tools.write_back.run(stop)
         for part in plans if amount_bytes is None else _one_by_one(plans):
             if amount_bytes is not None:
                 left = amount_bytes - run.freed.reclaimed_bytes
@@ -227,7 +179,8 @@ def run_plan(
                     break
                 part = _no_more_than(part, left)  # noqa: PLW2901
             knob_words += set_knobs(part, tools.journal.set)
-            one = tools.executor.run(part, stop, tell)
+            step_knobs = StepKnobs(part, tools.journal, knob_words)
+            one = tools.executor.run(part, stop, tell, step_knobs.enter)
             run.steps += one.steps
             run.ending, run.reason, run.last = one.ending, one.reason, one.last or run.last
             if one.ending in (Ending.INTERRUPTED, Ending.DEADLINE):
@@ -252,7 +205,7 @@ def run_plan(
         irreducible=plan.irreducible,
         knobs=tuple(knob_words),
         goal_bytes=plan.goal_bytes,
-        notes=machine.recovered,
+        notes=(*machine.recovered, *zram_words, *looks.notes),
     )
     return judged(report, asked=command == "reclaim")
 
@@ -282,6 +235,8 @@ def set_knobs(plan: Plan, set_knob: Callable[[str, str, str], None]) -> list[str
     """Change what the plan wants changed. What cannot be is no reason to do nothing: it is told."""
     words = []
     for change in plan.knobs:
+        if change.stages:
+            continue  # for some of its steps: `hibprep.stepknobs`
         try:
             set_knob(change.path, change.value, change.reason)
         except KernelFileError as error:
@@ -304,63 +259,3 @@ def _no_more_than(plan: Plan, amount_bytes: int) -> Plan:
             replace(step, amount_bytes=min(step.amount_bytes, amount_bytes)) for step in plan.steps
         ),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """What one run works with."""
-
-    executor: Executor
-    observer: Observer
-    journal: KnobJournal
-
-
-@contextmanager
-def session(machine: Machine, limits: Limits, knob_words: list[str]) -> Iterator[Session]:
-    """The worker and the journal for one run; both are closed whatever happens in it, the worker
-    first: nothing may write to the kernel any more when the settings go back."""
-    worker = ProcessWorker(str(machine.root.prefix), machine.clock)
-    journal = KnobJournal(machine.root)
-    base = snapshot_of(machine, limits.scope)
-    observer = Observer(machine.root, base)
-    executor = Executor(
-        _backends(machine, worker, journal.set),
-        observer=observer,
-        gauge=PressureGauge(machine.root, machine.tree, machine.clock),
-        clock=machine.clock,
-        limits=limits,
-        settings=Settings(
-            chunk_seconds=machine.config.reclaim.chunk_seconds,
-            pressure_limit=machine.config.reclaim.pressure_limit_percent / 100,
-        ),
-    )
-    try:
-        yield Session(executor, observer, journal)
-    finally:
-        try:
-            worker.close()
-        finally:
-            changed = [
-                f"{knob_name(change.path)} was set to {change.value}: {change.reason}"
-                for change in journal.pending()
-            ]
-            knob_words += [*changed, *journal.restore_all()]
-
-
-def _backends(
-    machine: Machine, worker: Worker, set_knob: Callable[[str, str, str], None]
-) -> Mapping[BackendName, Backend]:
-    root, tree = machine.root, machine.tree
-    found: tuple[Backend, ...] = (
-        Writeback(worker),
-        Memcg(root, tree, worker, set_knob, absent_reason=machine.tree_reason),
-        LruGen(root, tree, worker, os.sysconf("SC_PAGE_SIZE")),
-        Node(root, worker),
-        DropCaches(root, worker),
-        Madvise(root, tree, worker, frozenset({os.getpid(), os.getppid()})),
-    )
-    return {backend.name: backend for backend in found}
-
-
-def _no_knob(path: str, value: str, reason: str) -> None:
-    raise NotImplementedError(f"{path} = {value} ({reason}): a probe changes no settings")

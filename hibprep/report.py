@@ -12,9 +12,11 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 
+from hibprep.ages_report import ages_block, ages_notes
 from hibprep.model import (
     Capability,
     Fit,
+    Holder,
     Limit,
     Plan,
     Prediction,
@@ -23,6 +25,7 @@ from hibprep.model import (
     TargetKind,
 )
 from hibprep.page import Block, Page, seconds, size
+from hibprep.supply import HUGE_PAGES, LOCKED
 
 # --- for a program ------------------------------------------------------------------------------
 
@@ -136,6 +139,27 @@ def _irreducible(parts: Mapping[str, int]) -> Block:
     )
 
 
+def _holder_notes(plan: Plan) -> tuple[str, ...]:
+    """Whose the memory is that nothing can reclaim."""
+    if not plan.holders:
+        return ()
+    total = plan.irreducible.get(LOCKED, 0) + plan.irreducible.get(HUGE_PAGES, 0)
+    processes = [
+        f"{each.name or '?'} (pid {each.pid}) {_held(each)}" for each in plan.holders if each.pid
+    ]
+    cgroups = [f"{each.name} {_held(each)}" for each in plan.holders if not each.pid]
+    if cgroups:
+        cgroups[0] = f"by cgroup {cgroups[0]}"
+    return (f"{size(total)} locked in memory: {', '.join([*processes, *cgroups])}",)
+
+
+def _held(holder: Holder) -> str:
+    if not holder.huge_bytes:
+        return size(holder.locked_bytes)
+    huge = f"{size(holder.huge_bytes)} in huge pages"
+    return f"{size(holder.locked_bytes)} and {huge}" if holder.locked_bytes else huge
+
+
 def plan_page(plan: Plan) -> Page:
     """What would be done, and what it would gain."""
     if plan.steps:
@@ -179,6 +203,7 @@ def plan_page(plan: Plan) -> Page:
         headline,
         (
             steps,
+            ages_block(plan.ages),
             _predictions(plan.before, plan.after, "after"),
             _fits(plan.fit_before, plan.fit_after, "after"),
             _limits(plan.limits),
@@ -186,7 +211,11 @@ def plan_page(plan: Plan) -> Page:
             knobs,
             rates,
         ),
-        _fit_notes(plan.fit_before, plan.fit_after),
+        (
+            *ages_notes(plan.ages),
+            *_holder_notes(plan),
+            *_fit_notes(plan.fit_before, plan.fit_after),
+        ),
     )
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The rules for cgroups: from what is configured and what is in the tree to what every stage leaves
-alone. Pure: the tree is looked at through `Tree`.
+"""The rules for cgroups: from what is configured, what cgroups carry (`hibprep.labels`) and what is
+in the tree to what every stage leaves alone. Pure: the tree is looked at through `Tree`.
 
 What a rule keeps is never named to the kernel, neither itself nor a cgroup above it: reclaim is
 asked of the largest cgroups beside it (`reach`). Nothing is changed for that, so there is nothing
@@ -18,30 +18,22 @@ from dataclasses import replace
 from typing import Protocol
 
 from hibprep.errors import HibprepError
-from hibprep.model import First, Kept, Limit, Limits, Rules, Scope, ScopeKind, ScopeMemory, Snapshot
+from hibprep.labels import Names, with_labels
+from hibprep.model import (
+    First,
+    Kept,
+    Label,
+    Limit,
+    Limits,
+    Rules,
+    Scope,
+    ScopeKind,
+    ScopeMemory,
+    Snapshot,
+)
 
 _WORTH_TELLING_BYTES = 16 << 20
 _MOST_NAMES = 3
-
-
-class Names(Protocol):
-    """The cgroups that rules are for, as configured."""
-
-    @property
-    def protect(self) -> tuple[str, ...]:
-        """Nothing is taken from these."""
-
-    @property
-    def cache_only(self) -> tuple[str, ...]:
-        """Nothing of these goes to swap."""
-
-    @property
-    def cold_only(self) -> tuple[str, ...]:
-        """Of these only what is cold goes to swap."""
-
-    @property
-    def first(self) -> tuple[str, ...]:
-        """These are reclaimed before all others."""
 
 
 class Tree(Protocol):
@@ -58,6 +50,9 @@ class Tree(Protocol):
 
     def stat(self, path: str) -> dict[str, int]:
         """Its memory.stat; raises HibprepError."""
+
+    def label(self, path: str) -> Label | None:
+        """The rule that it carries itself."""
 
 
 def covers(path: str, other: str) -> bool:
@@ -114,20 +109,27 @@ def rules_for(names: Names, scope: Scope, tree: Tree | None, absent_reason: str)
     rules for it and for those above it; never raises for what is or is not in the tree."""
     if scope.kind is ScopeKind.PROCESS:
         return Rules()
-    if not (names.protect or names.cache_only or names.cold_only or names.first):
-        return Rules()
     if tree is None:
+        if not _any(names):
+            return Rules()
         words = "the rules for cgroups need cgroup v2 with the memory controller, and are not kept"
         return Rules(notes=(Limit(name="rules", text=f"{words}: {absent_reason}"),))
-    return _Reading(names, scope, tree).rules()
+    together, notes = with_labels(names, tree)
+    if not _any(together):
+        return Rules(notes=notes)
+    return _Reading(together, scope, tree, notes).rules()
+
+
+def _any(names: Names) -> bool:
+    return bool(names.protect or names.cache_only or names.cold_only or names.first)
 
 
 class _Reading:
     """One look at the tree."""
 
-    def __init__(self, names: Names, scope: Scope, tree: Tree) -> None:
+    def __init__(self, names: Names, scope: Scope, tree: Tree, notes: Iterable[Limit]) -> None:
         self._names, self._scope, self._tree = names, scope, tree
-        self._notes: list[Limit] = []
+        self._notes = list(notes)
 
     def rules(self) -> Rules:
         protect = self._keepers("protect", self._names.protect)

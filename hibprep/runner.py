@@ -18,8 +18,13 @@ from hibprep import prepare as engine
 from hibprep.config import Config
 from hibprep.errors import HibprepError
 from hibprep.events import RunBegan, RunEnded, Signal
+from hibprep.kernel.cpu import process_ticks
+from hibprep.kernel.process import child_pids
+from hibprep.kernel.root import KernelRoot
+from hibprep.machine import Machine, open_machine
 from hibprep.model import Ending, Limits, Plan, Progress, Report, Stage, Step, Target
 from hibprep.reclaim.base import Stop
+from hibprep.reclaim.worker import ProcessWorker
 from hibprep.rules import Tree, is_spared
 from hibprep.settings_daemon import CgroupSettings
 from hibprep.state import Decision
@@ -29,8 +34,10 @@ log = logging.getLogger(__name__)
 _WRITING = (Stage.COLD_ANON, Stage.ANON)
 
 # Through these the daemon hears of a key press. Were they in swap themselves, they would have to be
-# read back before anything is told: half a second to two on a slow disk, against 0.1 s.
+# read back before anything is told: half a second to two on a slow disk, against 0.1 s. And its own
+# unit: the daemon is locked in memory, the child that writes to the kernel for it is not.
 _ANSWERING = (
+    "/system.slice/hibprep.service",
     "/system.slice/dbus.service",
     "/system.slice/dbus-broker.service",
     "/system.slice/systemd-logind.service",
@@ -56,8 +63,10 @@ class Runner:
         self, root_prefix: str, emit: Callable[[Signal], None], work: Work | None = None
     ) -> None:
         self._prefix = root_prefix
+        self._root = KernelRoot("/")  # of this process, wherever the machine is
         self._emit = emit
-        self._work = reclaim if work is None else work
+        self._reclaiming = Reclaiming()
+        self._work = self._reclaiming if work is None else work
         self._stop: Stop | None = None
         self._task: asyncio.Task[None] | None = None
         self.progress: Progress | None = None
@@ -93,6 +102,7 @@ class Runner:
         self.stop("the daemon ends")
         if self._task is not None:
             await asyncio.shield(self._task)
+        self._reclaiming.close()
 
     async def _run(
         self, decision: Decision, config: Config, stop: Stop, after: asyncio.Task[None] | None
@@ -105,14 +115,13 @@ class Runner:
         try:
             if after is not None:
                 await asyncio.wait((after,))
-            before = _cpu_seconds()
+            before = self._cpu_seconds()
             result = await asyncio.to_thread(self._try, decision, config, stop, tell)
         finally:
             self._stop = self._task = self.progress = None
             stop.close()
         self.report = result.report or self.report
-        spent = (_cpu_seconds() - before) / (os.cpu_count() or 1)
-        self._emit(replace(result.ended, cpu_seconds=spent))
+        self._emit(replace(result.ended, cpu_seconds=self._cpu_seconds() - before))
 
     def _try(self, decision: Decision, config: Config, stop: Stop, tell: Tell) -> Result:
         """In the thread. A run that cannot be is an answer like any other."""
@@ -125,21 +134,52 @@ class Runner:
             log.exception("a run failed")
             return Result(RunEnded(ending=Ending.FAILED, reason=f"{type(error).__name__}: {error}"))
 
+    def _cpu_seconds(self) -> float:
+        """Processor time of this process and of its children, also of those that have ended."""
+        pid = os.getpid()
+        ticks = process_ticks(self._root, (pid, *child_pids(self._root, pid)))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def _told(self, progress: Progress) -> None:
         if self._task is not None:
             self.progress = progress
 
 
-def _cpu_seconds() -> float:
-    """Processor time of this process and of its children that have ended; a run waits for its
-    own."""
-    spent = os.times()
-    return spent.user + spent.system + spent.children_user + spent.children_system
+class Reclaiming:
+    """The work of a run. From round to round of a trickle the process that writes to the kernel is
+    kept: to start it anew costs several times what a round does."""
+
+    def __init__(self) -> None:
+        self._worker: ProcessWorker | None = None
+
+    def __call__(
+        self, prefix: str, decision: Decision, config: Config, stop: Stop, tell: Tell
+    ) -> Result:
+        """Carry out `decision`: plan, run, report. Raises HibprepError and OSError."""
+        if decision.amount_bytes is None:
+            self.close()
+        elif self._worker is None:
+            self._worker = ProcessWorker(prefix)
+        return reclaim(prefix, decision, config, stop, tell, worker=self._worker)
+
+    def close(self) -> None:
+        """End the process that was kept. Raises WriterStuckError."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.close()
 
 
-def reclaim(prefix: str, decision: Decision, config: Config, stop: Stop, tell: Tell) -> Result:
+def reclaim(
+    prefix: str,
+    decision: Decision,
+    config: Config,
+    stop: Stop,
+    tell: Tell,
+    *,
+    worker: ProcessWorker | None = None,
+) -> Result:
     """Carry out `decision`: plan, run, report. Raises HibprepError and OSError."""
-    machine = engine.open_machine(prefix, config)
+    machine = replace(open_machine(prefix, config), worker=worker)
     if machine.tree is not None:
         cgroups = keep_answering(config.cgroups, machine.tree)
         machine = replace(machine, config=config.model_copy(update={"cgroups": cgroups}))
@@ -147,12 +187,15 @@ def reclaim(prefix: str, decision: Decision, config: Config, stop: Stop, tell: T
     limits = replace(
         usual, stages=tuple(stage for stage in usual.stages if stage in decision.stages)
     )
-    target = decision.target or Target()
-    plan = engine.make_plan(machine, target, limits)
-    plan = bounded(plan, decision.write_bytes)
-    if not plan.steps:
+    if decision.older_than_seconds:
+        plans = engine.make_age_plans(machine, decision.older_than_seconds, limits)
+    else:
+        plans = [engine.make_plan(machine, decision.target or Target(), limits)]
+    plans = bounded(plans, decision.write_bytes)
+    plan = plans[0]
+    if not any(each.steps for each in plans):
         reached = plan.before.saveable_bytes <= plan.goal_bytes
-        words = "; ".join(limit.text for limit in plan.limits)
+        words = "; ".join(dict.fromkeys(limit.text for each in plans for limit in each.limits))
         return Result(
             RunEnded(
                 ending=Ending.DONE,
@@ -160,7 +203,7 @@ def reclaim(prefix: str, decision: Decision, config: Config, stop: Stop, tell: T
                 goal_reached=reached,
             )
         )
-    report = _report(machine, plan, limits, decision, stop=stop, tell=tell)
+    report = _report(machine, plans, limits, decision, stop=stop, tell=tell)
     freed = report.freed
     return Result(
         RunEnded(
@@ -189,8 +232,8 @@ def keep_answering(rules: CgroupSettings, tree: Tree) -> CgroupSettings:
 
 
 def _report(
-    machine: engine.Machine,
-    plan: Plan,
+    machine: Machine,
+    plans: list[Plan],
     limits: Limits,
     decision: Decision,
     *,
@@ -199,7 +242,7 @@ def _report(
 ) -> Report:
     report = engine.run_plan(
         machine,
-        [plan],
+        plans,
         limits,
         stop,
         timeout_seconds=decision.timeout_seconds,
@@ -211,17 +254,20 @@ def _report(
     return report if decision.amount_bytes is not None else engine.keep(machine, report)
 
 
-def bounded(plan: Plan, write_bytes: int | None) -> Plan:
-    """The plan with no more than `write_bytes` of anonymous memory in it."""
+def bounded(plans: list[Plan], write_bytes: int | None) -> list[Plan]:
+    """The plans with no more than `write_bytes` of anonymous memory in all of them."""
     if write_bytes is None:
-        return plan
+        return plans
     left = write_bytes
-    steps: list[Step] = []
-    for step in plan.steps:
-        if step.stage not in _WRITING:
-            steps.append(step)
-        elif left > 0:
-            amount = min(step.amount_bytes, left)
-            left -= amount
-            steps.append(replace(step, amount_bytes=amount))
-    return replace(plan, steps=tuple(steps))
+    found = []
+    for plan in plans:
+        steps: list[Step] = []
+        for step in plan.steps:
+            if step.stage not in _WRITING:
+                steps.append(step)
+            elif left > 0:
+                amount = min(step.amount_bytes, left)
+                left -= amount
+                steps.append(replace(step, amount_bytes=amount))
+        found.append(replace(plan, steps=tuple(steps)))
+    return found

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from hibprep.model import BackendName, Stage, TargetKind
+from hibprep.model import BackendName, Stage, TargetKind, ZramUse, ZswapUse
 from hibprep.sizes import LARGEST_BYTES, SIZE_WORDS, parse_size
 
 Size = Annotated[
@@ -131,6 +131,22 @@ class ReclaimSettings(Section):
             description="the work between two looks at the stop flag and the safety rules",
         ),
     ] = 0.1
+    zswap: Annotated[
+        ZswapUse,
+        Field(
+            description="where zswap is on, avoid: all that is swapped out goes to the disk; "
+            "less-cold: so does what is known to be cold, the rest goes to zswap and stays in the "
+            "image; leave"
+        ),
+    ] = ZswapUse.AVOID
+    zram: Annotated[
+        ZramUse,
+        Field(
+            description="before prepare and hibernate, what is in zram is left; written back: to "
+            "the device behind it, where there is one; out: before hibernate, swap on zram is "
+            "switched off until the resume, where that is safe"
+        ),
+    ] = ZramUse.LEAVE
     backend: Annotated[
         BackendName | Literal["auto"],
         Field(description="auto: the best that this kernel offers for each step"),

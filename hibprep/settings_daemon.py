@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from hibprep.laws import Law
 from hibprep.policy import Battery
 from hibprep.policy import Kind as PolicyKind
 from hibprep.settings import BytesPerSecond, Number, Section, Size
@@ -133,9 +134,25 @@ class ContinuousSettings(Section):
     within_seconds: Annotated[
         Number, Field(gt=0, le=86400, description="the hibernation is to take no longer")
     ] = 10.0
+    older_than_seconds: Annotated[
+        Number | None,
+        Field(
+            ge=10,
+            le=_LONGEST_SECONDS,
+            description="memory that is idle for longer than this goes, also where the hibernation "
+            "is within its time; not set: it stays",
+        ),
+    ] = None
     period_seconds: Annotated[
         Number, Field(ge=1, le=3600, description="a little is taken so often")
     ] = 10.0
+    law: Annotated[
+        Law,
+        Field(
+            description="how much is taken at once: share: of bytes_per_second, as it proves to do "
+            "no harm; senpai, tmo: of what is in use, as those two would by the pressure there is"
+        ),
+    ] = Law.SHARE
     bytes_per_second: Annotated[
         BytesPerSecond, Field(description="no more than this, on average")
     ] = 20e6

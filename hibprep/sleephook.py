@@ -17,8 +17,9 @@ from hibprep.imagesize import IMAGE_SIZE, Hold, hold_image_size
 from hibprep.kernel.knobs import BOOT_ID, KnobJournal
 from hibprep.kernel.lock import LockedError
 from hibprep.kernel.snapshot import read_snapshot
-from hibprep.model import Ending, Limits, Plan, Rates, Report, Snapshot, Stage
-from hibprep.prepare import Machine, keep, make_plan, run_plan
+from hibprep.machine import Machine
+from hibprep.model import Ending, Limits, Plan, Rates, Report, Snapshot, Stage, TargetKind
+from hibprep.prepare import keep, make_plan, run_plan
 from hibprep.reclaim.base import Stop
 from hibprep.sleeprecord import RecordFile, SleepRecord
 from hibprep.slept import REFUSED, learn, offset_seconds, was_asleep
@@ -27,6 +28,8 @@ COMMAND = "sleep"
 _ANON = frozenset({Stage.COLD_ANON, Stage.ANON})
 # Of a suspend the person may come back any moment: what is in use stays.
 _BEFORE_SUSPEND = frozenset({Stage.SYNC, Stage.CACHE, Stage.SLAB, Stage.COLD_ANON})
+# Where all goes, nobody need wait until it is known what is cold.
+_ALL_AT_ONCE = frozenset({Stage.SYNC, Stage.CACHE, Stage.SLAB, Stage.ANON})
 
 
 class Leg(StrEnum):
@@ -91,11 +94,13 @@ def before(machine: Machine, leg: Leg, stop: Stop) -> Before:
 
 def _limits(machine: Machine, leg: Leg) -> Limits:
     limits = machine.config.limits()
-    if leg is Leg.HIBERNATE:
+    if leg is Leg.SUSPEND:
+        wanted = _BEFORE_SUSPEND
+    elif machine.config.target().kind is TargetKind.MIN:
+        wanted = _ALL_AT_ONCE
+    else:
         return limits
-    return replace(
-        limits, stages=tuple(stage for stage in limits.stages if stage in _BEFORE_SUSPEND)
-    )
+    return replace(limits, stages=tuple(stage for stage in limits.stages if stage in wanted))
 
 
 def _last_pass(
@@ -107,13 +112,13 @@ def _last_pass(
     plan = make_plan(machine, machine.config.target(), limits)
     if not budget:
         plan = replace(plan, steps=())
-    elif hibernates:
+    elif hibernates and plan.target.kind is not TargetKind.MIN:
+        # who wants as small an image as can be has not asked how soon the machine is off
         plan, why = worthwhile(plan)
         words += [why] if why else []
     report = run_plan(
         machine, [plan], limits, stop, timeout_seconds=budget, progress=None, command=COMMAND,
-        # frozen programs may hold the locks of their own page tables
-        remember=False,
+        frozen=True,
     )  # fmt: skip
     words.append(
         f"last pass: {report.freed.reclaimed_bytes >> 20} MiB in {report.seconds:.1f} s"

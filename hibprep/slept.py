@@ -8,8 +8,8 @@ from dataclasses import replace
 from hibprep import rates
 from hibprep.clock import Clock
 from hibprep.kernel.kmsg import read_hibernation_log
+from hibprep.machine import Machine
 from hibprep.model import Report
-from hibprep.prepare import Machine
 
 _SLEPT_SECONDS = 0.5  # CLOCK_BOOTTIME gains what CLOCK_MONOTONIC does not count
 REFUSED = "the kernel refused or broke it off; see journalctl -k -u systemd-hibernate"

@@ -47,6 +47,7 @@ class Decision:
     timeout_seconds: float | None = None
     amount_bytes: int | None = None  # no more than this in all
     write_bytes: int | None = None  # no more than this to swap
+    older_than_seconds: float = 0.0  # whatever is idle for so long, and no target; 0: the target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +106,7 @@ def started(
     policy: Policy,
     *,
     amount_bytes: int | None = None,
+    older_than_seconds: float = 0.0,
 ) -> Answer:
     """`state` with a run of these stages begun, and the decision that begins it."""
     new = replace(
@@ -120,6 +122,7 @@ def started(
         stages=stages,
         target=policy.target,
         amount_bytes=amount_bytes,
+        older_than_seconds=older_than_seconds,
         write_bytes=allowance.may_write_bytes(state.written_bytes, policy),
     )
     return new, (start,)

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 from hibprep import fitting, predict
+from hibprep.coldfirst import cold_bytes
 from hibprep.model import Limit, Limits, Snapshot, Target, TargetKind
-from hibprep.rules import covers, is_spared
+
+# the kinds of what is irreducible that processes are to be named for
+LOCKED = "unevictable and mlocked"
+HUGE_PAGES = "huge pages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,8 @@ def _swap_budget(snapshot: Snapshot, limits: Limits, anon: int, notes: list[Limi
             Limit(
                 name="zram",
                 text="zram comes before the disk: what is swapped out stays in memory, compressed, "
-                "and goes into the image; give the disk the higher priority to change that",
+                "and goes into the image; give the disk the higher priority to change that, or "
+                "leave zram for the hibernation (hibprep hibernate --zram out)",
                 bytes=anon,
             )
         )
@@ -110,32 +114,18 @@ def _swap_budget(snapshot: Snapshot, limits: Limits, anon: int, notes: list[Limi
     return budget
 
 
-def cold_bytes(snapshot: Snapshot, min_age_seconds: float, scope: str = "/") -> int:
-    """Anonymous memory in generations whose pages are known to be idle for so long: the next
-    younger generation is at least that old (multigen_lru.rst; the two youngest do not count).
-    Of the cgroup `scope`, without what a rule keeps."""
-    pages = 0
-    for entry in snapshot.generations:
-        if not covers(scope, entry.path) or is_spared(entry.path, snapshot.rules.cold.paths):
-            continue
-        for older, younger in pairwise(entry.generations[:-1]):
-            if younger.age_seconds >= min_age_seconds:
-                pages += older.anon_pages
-    return pages * snapshot.page_size
-
-
 def irreducible(snapshot: Snapshot, swap_budget: int) -> dict[str, int]:
     """What no plan can free, by kind, in bytes; kinds that are 0 are left out."""
     memory, page = snapshot.memory, snapshot.page_size
     kept = snapshot.rules.cache.file_bytes + snapshot.rules.cold.anon_bytes
     reserved = sum(zone.present_pages - zone.managed_pages for zone in snapshot.zones) * page
     parts = {
-        "unevictable and mlocked": max(memory.unevictable_bytes, memory.mlocked_bytes),
+        LOCKED: max(memory.unevictable_bytes, memory.mlocked_bytes),
         "kernel objects (slab)": memory.slab_unreclaimable_bytes,
         "kernel stacks": memory.kernel_stack_bytes,
         "page tables": memory.page_tables_bytes,
         "per-CPU areas": memory.percpu_bytes,
-        "huge pages": memory.hugetlb_bytes,
+        HUGE_PAGES: memory.hugetlb_bytes,
         "kernel image and page structures": reserved,
         "zram pool": snapshot.zram_used_bytes,
         "zswap pool": memory.zswap_bytes,

@@ -21,8 +21,8 @@ from hibprep.kernel.lock import RunLock
 from hibprep.kernel.pagemap import PAGE
 from hibprep.kernel.process import MAX_RANGES
 from hibprep.kernel.vmstat import read_pages_in
+from hibprep.machine import Machine
 from hibprep.model import MACHINE, Ending, Scope
-from hibprep.prepare import Machine
 from hibprep.ranges import Range, take, total_bytes
 from hibprep.reclaim.base import Stop, WriteResult
 from hibprep.reclaim.worker import ProcessWorker

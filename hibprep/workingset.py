@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Protocol
 
 from hibprep import swaporder
 from hibprep.clock import Clock, SystemClock
@@ -32,30 +33,12 @@ from hibprep.remembered import GAP_BYTES, Record, Seen, Who, from_text, merged, 
 
 FILE = "/var/lib/hibprep/working-set.json"
 BUDGET_SECONDS = 0.3
-AT_SLEEP = "the sleep"
 
 _MOST_BYTES = 16 << 20  # of the file; what is larger is none of ours
 _HALF, _LATE = 0.5, 0.75
 _TAKING = (Stage.COLD_ANON, Stage.ANON)
 
 Tell = Callable[[Progress], None]
-
-
-def record(
-    root: KernelRoot,
-    budget_seconds: float = BUDGET_SECONDS,
-    *,
-    look: str = AT_SLEEP,
-    files: bool = True,
-    clock: Clock | None = None,
-    expired: Expired = never,
-) -> Record:
-    """Take a look, put it on top of what is on record of this boot, and keep that. Raises nothing
-    that the system can cause; why it was not kept is in the record's `note`."""
-    made = take(
-        root, load(root), budget_seconds, look=look, files=files, clock=clock, expired=expired
-    )
-    return save(root, made)
 
 
 def take(
@@ -122,39 +105,71 @@ def save(root: KernelRoot, made: Record) -> Record:
     return made
 
 
+class Looks(Protocol):
+    """Who takes the looks of one run. `notes` say what became of them, if not all is well."""
+
+    notes: list[str]
+
+    def look(self, name: str, *, files: bool) -> None:
+        """One look, on top of the earlier ones; it is over when this returns."""
+
+    def keep(self) -> None:
+        """The run is over: keep what was seen."""
+
+
+class OwnLooks:
+    """In this very process, and kept at the end."""
+
+    def __init__(
+        self,
+        root: KernelRoot,
+        *,
+        clock: Clock | None = None,
+        expired: Expired = never,
+        budget_seconds: float = BUDGET_SECONDS,
+    ) -> None:
+        self._root = root
+        self._clock = clock
+        self._expired = expired
+        self._budget_seconds = budget_seconds
+        self._last: Record | None = None
+        self.notes: list[str] = []
+
+    def look(self, name: str, *, files: bool) -> None:
+        """See `Looks.look`."""
+        if not self._expired():
+            self._last = take(
+                self._root, self._last or load(self._root), self._budget_seconds,
+                look=name, files=files, clock=self._clock, expired=self._expired,
+            )  # fmt: skip
+
+    def keep(self) -> None:
+        """See `Looks.keep`."""
+        if self._last is not None:
+            note = save(self._root, self._last).note
+            self.notes += [note] if note else []
+
+
 @contextmanager
-def watching(
-    root: KernelRoot,
-    tell: Tell | None = None,
-    *,
-    clock: Clock | None = None,
-    expired: Expired = never,
-    budget_seconds: float = BUDGET_SECONDS,
-) -> Iterator[Tell]:
-    """Something to give to a run that tells of its progress: it looks before the run takes
+def watching(looks: Looks, tell: Tell | None = None) -> Iterator[Tell]:
+    """Something to give to a run that tells of its progress: there is a look before the run takes
     anything, and again whenever much of the anonymous memory has gone. `tell` is called with all
-    that it is told. What was seen is kept at the end."""
-    last: Record | None = None
+    that it is told."""
     looked: set[str] = set()
 
     def told(progress: Progress) -> None:
-        nonlocal last
         first = not looked
         due = moment(progress, first=first)
-        if due and due not in looked and not expired():
+        if due and due not in looked:
             looked.add(due)
-            last = take(
-                root, load(root) if last is None else last, budget_seconds,
-                look=due, files=first, clock=clock, expired=expired,
-            )  # fmt: skip
+            looks.look(due, files=first)
         if tell is not None:
             tell(progress)
 
     try:
         yield told
     finally:
-        if last is not None:
-            save(root, last)
+        looks.keep()
 
 
 def moment(progress: Progress, *, first: bool) -> str:

@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.experiment import daemon, preparations
+from bench.experiment import daemon, hook, preparations
 from bench.experiment.calibrate import CONFIG_FILE, configuration, image_pages
 from bench.experiment.loads import HAS_WORKING_SET, Loads, fill_of, root_bytes
 from bench.experiment.parameters import DEFAULT_IMAGE_SIZE, Parameters, SwapKind
 from bench.experiment.results import Calibration
-from bench.experiment.sample import ASKED, OF_HIBPREP, Condition, Sample
+from bench.experiment.sample import ASKED, EMPTIED, OF_HIBPREP, Condition, Sample
 from bench.lab import Guest, LabError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ HIBERNATE_SECONDS = 1200.0
 RESUME_SECONDS = 600.0
 TOUCH_SECONDS = 600.0
 VERIFY_SECONDS = 1200.0
+_EMPTY_RATIO = 0.05  # of the working set: no more may have been in memory
 
 _IMAGE_SIZE = "/sys/power/image_size"
 _COMPRESSOR = "/sys/module/hibernate/parameters/compressor"
@@ -54,6 +55,7 @@ def new_guest(bench: Bench, files_bytes: int | None, tell: Tell) -> Guest:
         cpus=wanted.cpus,
         swap_bytes=wanted.swap_bytes,
         disk_bytes_per_second=wanted.disk_bytes_per_second,
+        disk_requests_per_second=wanted.disk_requests_per_second,
         swap_file=wanted.swap is SwapKind.FILE,
         root_bytes=files_bytes,
         progress=tell,
@@ -133,10 +135,12 @@ class _Cycle:
         if self._cell.condition is Condition.HIBPREPD:
             text += daemon.settings(self.sample.budget_seconds)
             daemon.put(self._guest)
-        if self._cell.condition is Condition.ALL_BACK:
-            text += b"\n[sleep]\nswap_in = true\n"
+        if self._cell.condition in EMPTIED:
+            text += hook.settings(swap_in=self._cell.condition is Condition.ALL_BACK)
         if text:
             self._guest.put(text, CONFIG_FILE)
+        if self._cell.condition in EMPTIED:
+            hook.put(self._guest)
 
     def _fill(self) -> None:
         self._tell("filling")
@@ -164,12 +168,17 @@ class _Cycle:
 
     def _prepare(self) -> preparations.Prepared:
         self._tell("preparing")
-        return preparations.prepare(
+        prepared = preparations.prepare(
             self._guest,
             self._cell.condition,
             self._bench.parameters.memory_bytes,
             self._filled_free_bytes,
         )
+        if self._cell.condition in EMPTIED:
+            # The lid is closed on a machine that is in use: all of the working set is back. And a
+            # program that is frozen in the middle of a pass cannot tell what it finds afterwards.
+            self._loads.touch(TOUCH_SECONDS)
+        return prepared
 
     def _hibernate(self, prepared: preparations.Prepared) -> None:
         condition = self._cell.condition
@@ -198,8 +207,15 @@ class _Cycle:
         elif self._cell.condition is Condition.HIBPREPD:
             self._note(predicted_seconds=daemon.predicted_seconds(self._guest))
         if self._cell.workload in HAS_WORKING_SET:
-            self._note(slowest_pass_seconds=self._loads.slowest_pass_seconds())
+            self._note(
+                slowest_pass_seconds=self._loads.slowest_pass_seconds(),
+                resident_ratio=self._loads.resident_ratio(),
+            )
+        if self._cell.condition in EMPTIED:
+            self._note(predicted_seconds=hook.predicted_seconds(self._guest))
         self._note(**_from_console(self._guest.hibernation_facts()))
+        if self._cell.condition in EMPTIED:
+            must_be_empty(self.sample)
 
     def _verify(self) -> None:
         self._tell("comparing every byte")
@@ -222,6 +238,14 @@ def _reported(guest: Guest) -> dict[str, Any]:
         "prepare_bytes": report["freed"]["free_gain_bytes"],
         "predicted_seconds": report["hibernation"]["predicted_hibernate_seconds"],
     }
+
+
+def must_be_empty(sample: Sample) -> None:
+    """Nothing can be said of bringing back what was there all the time."""
+    left = sample.resident_ratio
+    if sample.workload in HAS_WORKING_SET and (left is None or left > _EMPTY_RATIO):
+        words = "nobody knows how much" if left is None else f"{left:.0%}"
+        raise LabError(f"not what is to be measured: {words} of the working set was still there")
 
 
 def _from_console(facts: ConsoleFacts) -> dict[str, Any]:

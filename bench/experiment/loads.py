@@ -122,6 +122,11 @@ class Loads:
         """The slowest pass that ended between `reset` and the hibernation; None if none did."""
         return (self._touched.slowest_before_sleep_seconds() or None) if self._touched else None
 
+    def resident_ratio(self) -> float | None:
+        """How much of the working set was in memory when the guest was back, before it was touched;
+        None where there is none, and when that cannot be told."""
+        return self._touched.warm_share_at_wake() if self._touched else None
+
     def damage(self, timeout: float) -> str:
         """Compare every byte; what is wrong, "" when nothing is."""
         found = [each.verify(timeout) for each in self._all]

@@ -36,6 +36,8 @@ class Parameters:
     fill_ratio: float = 0.85
     settle_seconds: float = 60.0
     disk_bytes_per_second: int = 100 * MIB
+    # 0 for as many as it can: a disk without any latency, as the reference has it
+    disk_requests_per_second: int = 0
     swap: SwapKind = SwapKind.PARTITION
     swap_bytes: int = 16 * GIB
     # None for the kernel's own choice

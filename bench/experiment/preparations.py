@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from bench.experiment import daemon
-from bench.experiment.sample import ASKED, Condition
+from bench.experiment.sample import ASKED, EMPTIED, Condition
 from bench.lab import LabError
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ def prepare(
         argv = ["sh", "-c", "sync; echo 3 > /proc/sys/vm/drop_caches"]
     elif condition is Condition.ONELINER:
         argv = ["/usr/bin/python3", "-I", "-S", "-c", _ONE_WRITE, str(memory_bytes)]
+    elif condition in EMPTIED:
+        argv = ["hibprep", "prepare", "--target", "min"]
     else:
         return Prepared()
     before = free_bytes(guest)

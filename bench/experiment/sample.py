@@ -26,7 +26,9 @@ OF_HIBPREP = frozenset(
     {Condition.HIBPREP, Condition.HIBPREPD, Condition.ALL_OUT, Condition.ALL_BACK}
 )
 # those that prepare within their own request
-ASKED = frozenset({Condition.HIBPREP, Condition.ALL_OUT, Condition.ALL_BACK})
+ASKED = frozenset({Condition.HIBPREP})
+# those in which the working set is to go as well, while its programs are frozen for the sleep
+EMPTIED = frozenset({Condition.ALL_OUT, Condition.ALL_BACK})
 # those that are given a time where there is a working set; the others take all there is
 GIVEN_TIME = frozenset({Condition.HIBPREP, Condition.HIBPREPD})
 
@@ -86,6 +88,8 @@ class Sample:
     # prepared; None where none ended, as when nothing is prepared. By the program's own clock.
     usual_pass_seconds: float | None = None
     slowest_pass_seconds: float | None = None
+    # of the working set, in memory after the resume and before it was touched: 0 to 1
+    resident_ratio: float | None = None
     # the time that hibprep was given (within), and what it predicted of hibernate_seconds
     budget_seconds: float | None = None
     predicted_seconds: float | None = None

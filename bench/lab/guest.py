@@ -62,6 +62,7 @@ class Guest:
         swap_file: bool = False,
         root_bytes: int | None = None,
         disk_bytes_per_second: int = 100 * MiB,
+        disk_requests_per_second: int = 0,
         work_dir: Path | None = None,
         kernel_arguments: Sequence[str] = (),
         qemu_arguments: Sequence[str] = (),
@@ -71,7 +72,7 @@ class Guest:
 
         ``swap_file``: swap to a file of the root file system instead of a disk of its own.
         ``root_bytes``: at least so large is the root disk, not counting the swap file.
-        ``disk_bytes_per_second``: for each disk; 0 for unlimited.
+        ``disk_bytes_per_second``, ``disk_requests_per_second``: for each disk; 0 for unlimited.
         """
         self.image = image
         self.memory_bytes = memory_bytes
@@ -84,6 +85,7 @@ class Guest:
         self._work_dir = work_dir
         self._cpus = cpus
         self._rate = disk_bytes_per_second
+        self._requests = disk_requests_per_second
         self._kernel_arguments = tuple(kernel_arguments)
         self._qemu_arguments = tuple(qemu_arguments)
         self._qemu: qemu_module.Qemu | None = None
@@ -260,7 +262,8 @@ class Guest:
         return self._hardware.accelerator[1] if self._hardware is not None else ""
 
     def throttle(self, disk_bytes_per_second: int) -> None:
-        """Give each disk another rate until the next power-on; 0 for unlimited."""
+        """Give each disk another rate until the next power-on, in any number of requests; 0 for
+        unlimited."""
         for block in self.monitor("query-block"):
             limits = dict.fromkeys(("bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"), 0)
             self.monitor(
@@ -318,6 +321,7 @@ class Guest:
             kernel_command_line="",  # known at power-on
             accelerator=accelerator,
             extra_arguments=self._qemu_arguments,
+            disk_requests_per_second=self._requests,
         )
 
     def _power_on(self, timeout: float) -> tuple[str, float]:

@@ -37,6 +37,7 @@ class Hardware:
     kernel_command_line: str
     accelerator: tuple[str, ...]
     extra_arguments: tuple[str, ...] = ()
+    disk_requests_per_second: int = 0  # 0: unlimited
 
     def arguments(self, console: Path, agent_fd: int, monitor_fd: int) -> list[str]:
         """QEMU's command line."""
@@ -68,6 +69,8 @@ class Hardware:
         options = f"file={name},if=virtio,format=raw,cache=unsafe,discard=unmap"
         if self.disk_bytes_per_second:
             options += f",throttling.bps-total={self.disk_bytes_per_second}"
+        if self.disk_requests_per_second:
+            options += f",throttling.iops-total={self.disk_requests_per_second}"
         return options
 
 

@@ -3,8 +3,9 @@
 
 It fills up to five regions: two anonymous mappings, of which the cold one is written once and left
 alone, while of the warm one a byte of every page is read once a period, and the slowest such pass
-is recorded; a file on a tmpfs, mapped shared, written once and left alone; and two files on a
-disk, of which one is read into the page cache with read(2), the other mapped and touched once.
+is recorded, and after a sleep how much was in memory before the first; a file on a tmpfs, mapped
+shared, written once and left alone; and two files on a disk, of which one is read into the page
+cache with read(2), the other mapped and touched once.
 Signals: SIGUSR1 compares every byte with what was written, SIGUSR2 forgets the slowest pass, SIGHUP
 makes a pass at once, SIGTERM removes the files and ends it. All it knows is in its state file,
 which is replaced atomically.
@@ -263,6 +264,7 @@ class Workload:
             "last_pass_seconds": 0.0,
             "slowest_pass_seconds": 0.0,
             "slowest_before_sleep_seconds": None,
+            "woke": None,
             "verifications": 0,
             "verified": None,
         }
@@ -326,9 +328,13 @@ class Workload:
     def _pass(self) -> None:
         if self._warm is None:
             return
+        woke = asleep_seconds() - self._asleep > SLEPT_SECONDS
+        found = pagemap(os.getpid(), self._warm.address, self._warm.size) if woke else None
         spent = self._warm.touch()
         asleep = asleep_seconds()
         if asleep - self._asleep > SLEPT_SECONDS:
+            # None when it slept in the middle of this pass: what was in memory then is not known
+            self._state["woke"] = found
             # This pass began before the hibernation or after: what came earlier is of the time
             # before it, and what comes from here on, of the time after.
             self._state["slowest_before_sleep_seconds"] = self._state["slowest_pass_seconds"]

@@ -154,6 +154,12 @@ class Workload:
             raise LabError(f"the workload {self._name} has not made a pass since a hibernation")
         return float(found)
 
+    def warm_share_at_wake(self) -> float | None:
+        """The part of the warm mapping that was in memory after the last sleep, before it was
+        touched, 0 to 1; None when it slept in the middle of a pass, so that nobody knows."""
+        found = self.state()["woke"]
+        return None if found is None else float(found["present"]) / found["pages"]
+
     def reset(self, timeout: float = 60) -> None:
         """Forget the slowest pass, to tell what comes from what was."""
         before = self._signal("SIGUSR2")["resets"]

@@ -44,6 +44,15 @@ PREDICTED = Measure("predicted", lambda sample: sample.predicted_seconds)
 # without a working set there is no pass over it, whatever the programs answer
 USUAL_PASS = Measure("usual_pass", lambda sample: _warm(sample, sample.usual_pass_seconds))
 SLOWEST_PASS = Measure("slowest_pass", lambda sample: _warm(sample, sample.slowest_pass_seconds))
+RESIDENT = Measure("resident", lambda sample: _warm(sample, sample.resident_ratio))
+# from the first answer on: what bringing memory back can make shorter
+TOUCH = Measure("touch", lambda sample: _warm(sample, _touch_seconds(sample)))
+
+
+def _touch_seconds(sample: Sample) -> float | None:
+    if sample.usable_seconds is None or sample.resume_seconds is None:
+        return None
+    return sample.usable_seconds - sample.resume_seconds
 
 
 def _warm(sample: Sample, value: float | None) -> float | None:

@@ -106,6 +106,8 @@ def unlike(parameters: Parameters) -> list[str]:
         )
     if parameters.fill_ratio != theirs.fill_ratio:
         found.append(f"{words.percent(parameters.fill_ratio)} filled")
+    if parameters.disk_requests_per_second != theirs.disk_requests_per_second:
+        found.append(f"disks of {parameters.disk_requests_per_second} requests/s")
     if parameters.settle_seconds != theirs.settle_seconds:
         found.append(f"{words.number(parameters.settle_seconds)} s of rest")
     return found

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from bench.experiment.parameters import Parameters
 from bench.experiment.sample import Condition, Sample, WorkloadKind
-from bench.report import reference, tables, words
+from bench.report import comingback, reference, tables, words
 from bench.report.groups import (
     HIBERNATE,
     PREPARE,
@@ -52,7 +52,7 @@ def page(
     """The whole page. ``pictures`` has for each section the links of those it has, by name;
     ``links`` those of results files that can be reached from the page, by their place."""
     main, *others = found
-    parts = [_TOP, headline(main), _picture(pictures[0], "story"), _method(main)]
+    parts = [_TOP, headline(main), _picture(pictures[0], "story"), _method(found)]
     for index, section in enumerate(found):
         parts.append(f"## {_title(section, main) if others else 'Results'}\n")
         if index:
@@ -77,6 +77,7 @@ def _title(section: Section, main: Section) -> str:
 def headline(section: Section) -> str:
     """The main results in a few sentences, as far as they were measured."""
     found = [_sentences(section, each) for each in (WorkloadKind.COLD, WorkloadKind.WARM)]
+    found.append(comingback.sentences(section))
     return "\n".join(each for each in found if each) or "What has been measured so far.\n"
 
 
@@ -115,14 +116,16 @@ def _sentences(section: Section, workload: WorkloadKind) -> str:
     return text + (", under emulation (no KVM).\n" if section.emulated else ".\n")
 
 
-def _method(section: Section) -> str:
+def _method(found: Sequence[Section]) -> str:
+    section = found[0]
     parameters = section.parameters
     rest = words.number(parameters.settle_seconds)
-    present = [each for each in Condition if any(s.condition is each for s in section.samples)]
+    samples = [sample for each in found for sample in each.samples]
+    present = [each for each in Condition if any(s.condition is each for s in samples)]
     loads = [
         each
         for each in WorkloadKind
-        if each is not WorkloadKind.NONE and any(s.workload is each for s in section.samples)
+        if each is not WorkloadKind.NONE and any(s.workload is each for s in samples)
     ]
     lines = [
         "## What is measured, and how",
@@ -279,6 +282,8 @@ def parameters(found: Parameters) -> list[tuple[str, str]]:
     for name, value in asdict(found).items():
         if value is None:
             text = "the kernel's own choice"
+        elif name.endswith("_requests_per_second"):
+            text = f"{value}/s" if value else "not throttled"
         elif name.endswith("_per_second"):
             text = f"{words.size(value)}/s" if value else "not throttled"
         elif name.endswith("_bytes"):

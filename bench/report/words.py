@@ -36,7 +36,9 @@ LONG = {
     Condition.HIBPREPD: "`hibprep run`, the daemon, as its unit starts it: with the same target it "
     "finds out by itself that the guest is idle, and works while it rests: only what is left then "
     "is in *prepare*. It does not hold image_size, and is left out where that is small",
-    Condition.ALL_OUT: "`hibprep hibernate --target min`: the working set goes too",
+    Condition.ALL_OUT: "`hibprep prepare --target min`, then `systemctl hibernate` with the hook: "
+    "its last pass, while the programs of all users are frozen, takes the working set too. That is "
+    "in *hibernate*; a cycle in which more than 5 % of the working set was left has failed",
     Condition.ALL_BACK: "the same, and after the resume it is read back from swap "
     "(`sleep.swap_in`), what was in use first",
     Condition.IDLE: "the guest is freshly booted and not filled: the floor, what hibernating and "

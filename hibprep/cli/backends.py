@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import click
 
-from hibprep import prepare as engine
+from hibprep import session
 from hibprep.cli import common
 from hibprep.errors import ExitCode
 from hibprep.report import capabilities_page
@@ -18,6 +18,6 @@ from hibprep.report import capabilities_page
 def command(ctx: click.Context, *, as_json: bool) -> int:
     """Say which ways of reclaiming this kernel offers, since which version, and why not."""
     config = common.load_config(ctx)
-    found = engine.capabilities(common.open_machine(ctx, config))
+    found = session.capabilities(common.open_machine(ctx, config))
     common.show({"backends": found}, lambda: capabilities_page(found), as_json=as_json)
     return ExitCode.DONE

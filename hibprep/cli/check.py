@@ -17,8 +17,8 @@ from hibprep.kernel.root import KernelRoot
 from hibprep.page import Block, Page, size
 
 if TYPE_CHECKING:
+    from hibprep.machine import Machine
     from hibprep.model import Plan
-    from hibprep.prepare import Machine
 
 
 @click.command("check")

@@ -17,7 +17,7 @@ import click
 
 from hibprep import __version__
 from hibprep.errors import ExitCode, NotPossibleError, UsageError
-from hibprep.model import Ending, Limits, Report, Scope, Stage, Target, TargetKind
+from hibprep.model import Ending, Limits, Report, Scope, Stage, Target, TargetKind, ZramUse
 from hibprep.sizes import parse_size, shorten
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from hibprep.config import Config
     from hibprep.kernel.root import KernelRoot
+    from hibprep.machine import Machine
     from hibprep.page import Page
-    from hibprep.prepare import Machine
     from hibprep.reclaim.base import Stop
 
 Value = TypeVar("Value")
@@ -178,6 +178,17 @@ timeout_option = click.option(
     metavar="SECONDS",
     help="End after so long with what was reached.",
 )
+
+
+def zram_option(*uses: ZramUse) -> Callable[[Decorated], Decorated]:
+    """`--zram`, with what the command can do about it."""
+    return click.option(
+        "--zram",
+        type=click.Choice([str(use) for use in uses]),
+        help="What becomes of what is in zram (default: reclaim.zram).",
+    )
+
+
 cgroup_option = click.option(
     "--cgroup", metavar="PATH", help="Work on this cgroup alone, such as /user.slice."
 )
@@ -220,7 +231,7 @@ def files_read(ctx: click.Context) -> tuple[str, ...]:
 def open_machine(ctx: click.Context, config: Config) -> Machine:
     """The machine that was asked for. What a killed run had left changed is put back by this, and
     that is said, whatever the command is."""
-    from hibprep.prepare import open_machine as open_it  # noqa: PLC0415
+    from hibprep.machine import open_machine as open_it  # noqa: PLC0415
 
     machine = open_it(root_prefix(ctx), config)
     for words in machine.recovered:
@@ -245,6 +256,12 @@ def choose_limits(
     if stages is not None:
         limits = dataclasses.replace(limits, stages=stages)
     return limits if scope is None else dataclasses.replace(limits, scope=scope)
+
+
+def choose_zram(config: Config, limits: Limits, zram: str | None) -> Limits:
+    """The limits with what becomes of zram. Only a command that a person gave asks for that."""
+    use = config.reclaim.zram if zram is None else ZramUse(zram)
+    return dataclasses.replace(limits, zram=use)
 
 
 def choose_timeout(config: Config, timeout: float | None) -> float | None:

@@ -10,15 +10,16 @@ from hibprep import swapin, workingset
 from hibprep.cli import common
 from hibprep.cli.progress import progress, swapin_progress
 from hibprep.errors import HibprepError
-from hibprep.model import Target, TargetKind
+from hibprep.machine import Machine
+from hibprep.model import Target, TargetKind, ZramUse
 from hibprep.page import size
-from hibprep.prepare import Machine
 from hibprep.report import report_page
 
 
 @click.command("hibernate")
 @common.target_options
 @common.timeout_option
+@common.zram_option(*ZramUse)
 @click.option(
     "--direct", is_flag=True, help="Write /sys/power/state instead of asking systemd-logind."
 )
@@ -31,6 +32,7 @@ def command(
     target: Target | None,
     within: float | None,
     timeout: float | None,
+    zram: str | None,
     direct: bool,
     as_json: bool,
 ) -> int:
@@ -45,7 +47,7 @@ def command(
         report = sleeper.hibernate(
             machine,
             wanted,
-            common.choose_limits(config),
+            common.choose_zram(config, common.choose_limits(config), zram),
             direct=direct,
             stop=stop,
             timeout_seconds=common.choose_timeout(config, timeout),

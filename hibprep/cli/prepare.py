@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import click
 
+from hibprep import machine as machines
 from hibprep import prepare as engine
 from hibprep.cli import common
 from hibprep.cli.progress import progress
 from hibprep.errors import ExitCode
-from hibprep.model import Stage, Target, TargetKind
+from hibprep.model import Stage, Target, TargetKind, ZramUse
 from hibprep.report import plan_page, report_page
 
 
@@ -23,6 +24,7 @@ from hibprep.report import plan_page, report_page
     help=f"Use only these stages, of {','.join(Stage)}.",
 )
 @common.cgroup_option
+@common.zram_option(ZramUse.LEAVE, ZramUse.WRITEBACK)
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @common.json_option
 @common.common_options
@@ -35,6 +37,7 @@ def command(
     timeout: float | None,
     stages: tuple[Stage, ...] | None,
     cgroup: str | None,
+    zram: str | None,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -46,8 +49,8 @@ def command(
     machine = common.open_machine(ctx, config)
     if wanted.kind is TargetKind.SIZE:
         common.refuse_absurd(machine.root, wanted.size_bytes, "a target")
-    scope = None if cgroup is None else engine.validated_scope(machine, cgroup)
-    limits = common.choose_limits(config, stages, scope)
+    scope = None if cgroup is None else machines.validated_scope(machine, cgroup)
+    limits = common.choose_zram(config, common.choose_limits(config, stages, scope), zram)
     # from here on Ctrl-C is an answer with a report, not an accident
     with common.stop_on_signals() as stop, progress() as tell:
         plan = engine.make_plan(machine, wanted, limits, measure=not dry_run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import click
 
+from hibprep import machine as machines
 from hibprep import prepare as engine
 from hibprep.cli import common
 from hibprep.cli.progress import progress
@@ -62,7 +63,7 @@ def command(
     machine = common.open_machine(ctx, config)
     if amount:
         common.refuse_absurd(machine.root, amount, "an amount")
-    scope = MACHINE if cgroup is None else engine.validated_scope(machine, cgroup)
+    scope = MACHINE if cgroup is None else machines.validated_scope(machine, cgroup)
     with common.stop_on_signals() as stop, progress() as tell:
         report = engine.reclaim(
             machine,

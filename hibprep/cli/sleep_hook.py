@@ -14,7 +14,8 @@ from hibprep.cli import common
 from hibprep.errors import ExitCode, NotPossibleError
 from hibprep.fitting import fit
 from hibprep.kernel.snapshot import read_snapshot
-from hibprep.prepare import Machine, make_plan, prepare
+from hibprep.machine import Machine
+from hibprep.prepare import make_plan, prepare
 from hibprep.sleephook import Leg, after, before
 
 _ASKING_SECONDS = 10.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import click
 
-from hibprep import prepare, swapin, workingset
+from hibprep import machine as machines
+from hibprep import swapin, workingset
 from hibprep.cli import common
 from hibprep.cli.progress import swapin_progress
 from hibprep.errors import ExitCode, UsageError
@@ -56,7 +57,7 @@ def command(
         common.refuse_absurd(machine.root, limit, "a limit")
     scope = MACHINE
     if cgroup is not None:
-        scope = prepare.validated_scope(machine, cgroup)
+        scope = machines.validated_scope(machine, cgroup)
     elif pid is not None:
         scope = Scope(ScopeKind.PROCESS, pid=pid)
     limits = swapin.SwapInLimits(scope=scope, limit_bytes=limit, timeout_seconds=timeout)

@@ -13,7 +13,9 @@ from hibprep.errors import KernelFileError, KernelFileMissing, UsageError
 from hibprep.kernel.mounts import read_mounts
 from hibprep.kernel.root import KernelRoot
 from hibprep.kernel.text import unsigned
-from hibprep.model import Cgroup
+from hibprep.model import Cgroup, Label
+
+LABEL = "user.hibprep.rule"
 
 # what an unlimited `max` becomes where a number is needed
 _UNLIMITED = 1 << 63
@@ -170,6 +172,14 @@ class CgroupTree:
         file = self.file(path, "memory.stat")
         return parse_memory_stat(self.root.read(file), file)
 
+    def label(self, path: str) -> Label | None:
+        """The rule that the folder of `path` carries (kernfs has `user.` attributes since 5.7)."""
+        directory = self.directory(path)
+        text = self.root.attribute(directory, LABEL)
+        if text is None:
+            return None
+        return Label(text=text.strip("\0\n "), by_root=self.root.roots_alone(directory))
+
     def pids(self, path: str) -> tuple[int, ...]:
         """All processes in `path` and below."""
         found: list[int] = []
@@ -261,6 +271,10 @@ class CgroupTree:
         if not children:
             return granted
         return min(granted, sum(self._protected(child, granted) for child in children))
+
+    def swapped_bytes(self, path: str) -> int:
+        """Its memory.swap.current; 0 where there is none."""
+        return self._limit(self.directory(path), "memory.swap.current", 0)
 
     def _limit(self, directory: str, name: str, default: int) -> int:
         path = f"{directory}/{name}"

@@ -156,6 +156,17 @@ class KnobJournal:
             words.append(f"the record of changed settings could not be brought up to date: {error}")
         return words
 
+    def put_back(self, path: str) -> list[str]:
+        """Put one setting back before the others; words for the report."""
+        words, left = self._restore([each for each in self._entries if each.path == path])
+        self._entries = [each for each in self._entries if each.path != path or each in left]
+        try:
+            self._save()
+        except KernelFileError as error:
+            # what is on record too much is compared, found in place and passed over later
+            words.append(f"the record of changed settings could not be brought up to date: {error}")
+        return words
+
     def recover(self) -> list[str]:
         """Put back what processes that were killed have left; words for the report."""
         try:

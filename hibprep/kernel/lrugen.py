@@ -12,11 +12,11 @@ from typing import Literal
 from hibprep.errors import KernelFileDenied, KernelFileError, KernelFileMissing
 from hibprep.kernel.root import KernelRoot
 from hibprep.kernel.text import malformed, unsigned
-from hibprep.model import Generation, GenerationList
+from hibprep.model import BackendName, Capability, Generation, GenerationList
 
 GENERATIONS_FILE = "/sys/kernel/debug/lru_gen"
 ENABLED_FILE = "/sys/kernel/mm/lru_gen/enabled"
-MIN_GENERATIONS = 2  # MIN_NR_GENS: the youngest that eviction leaves alone
+SINCE = "6.1"
 
 _MILLISECONDS = 1000
 _COLUMNS = 4
@@ -89,6 +89,35 @@ def try_generations(root: KernelRoot) -> tuple[GenerationList, ...]:
         return read_generations(root)
     except KernelFileError:
         return ()
+
+
+def capability(root: KernelRoot) -> Capability:
+    """Whether it is built, and whether its debugfs file may be written."""
+
+    def no(reason: str) -> Capability:
+        return Capability(BackendName.LRUGEN, available=False, reason=reason, since=SINCE)
+
+    enabled = read_enabled(root)
+    if enabled is None:
+        return no("this kernel has no multi-gen LRU (CONFIG_LRU_GEN, from 6.1 on)")
+    path = GENERATIONS_FILE
+    try:
+        root.read(path)
+    except KernelFileMissing:
+        return no(f"no {path}: mount debugfs (mount -t debugfs none /sys/kernel/debug)")
+    except KernelFileError as error:
+        return no(f"{error}; kernel lockdown (Secure Boot) closes debugfs")
+    if not root.writable(path):
+        return no(f"{path} cannot be written: be root, without kernel lockdown")
+    if not enabled:
+        return Capability(
+            BackendName.LRUGEN,
+            available=True,
+            reason="multi-gen LRU, switched off here and switched on for the run",
+            since=SINCE,
+            features=frozenset({"switched-off"}),
+        )
+    return Capability(BackendName.LRUGEN, available=True, reason="multi-gen LRU", since=SINCE)
 
 
 def aging_command(

@@ -152,6 +152,21 @@ class KernelRoot:
         except OSError:
             return None
 
+    def attribute(self, p: str, name: str) -> str | None:
+        """The extended attribute of that name (xattr(7)), or None when there is none."""
+        try:
+            return os.getxattr(self._where(p), name, follow_symlinks=False).decode(errors="replace")
+        except OSError:
+            return None
+
+    def roots_alone(self, p: str) -> bool:
+        """Whether nobody but root may change the inode `p`: it is root's, and closed to others."""
+        try:
+            status = os.stat(self._where(p), follow_symlinks=False)  # noqa: PTH116 - as above
+        except OSError:
+            return False
+        return status.st_uid == 0 and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
     def resolve(self, p: str) -> str:
         """`p` with its symbolic links followed. Links that lead out of a relocated root are left
         alone."""

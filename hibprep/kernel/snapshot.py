@@ -7,13 +7,15 @@ from __future__ import annotations
 import os
 
 from hibprep.kernel.cgroup import CgroupTree, find_cgroup2
+from hibprep.kernel.kidled import read_period_seconds
 from hibprep.kernel.lrugen import read_enabled, try_generations
 from hibprep.kernel.meminfo import read_meminfo
 from hibprep.kernel.power import read_power
 from hibprep.kernel.root import KernelRoot
-from hibprep.kernel.swaps import read_swaps, zram_used_bytes
+from hibprep.kernel.swaps import read_swaps
 from hibprep.kernel.text import malformed, unsigned
 from hibprep.kernel.zoneinfo import read_zoneinfo
+from hibprep.kernel.zram import read_zram
 from hibprep.model import Snapshot
 
 LAPTOP_MODE = "/proc/sys/vm/laptop_mode"
@@ -65,9 +67,10 @@ def read_snapshot(root: KernelRoot, tree: CgroupTree | None = None) -> Snapshot:
         generations=try_generations(root),
         protected_bytes=tree.protected_bytes() if tree else 0,
         swap_barred_bytes=tree.swap_barred_bytes() if tree else 0,
-        zram_used_bytes=zram_used_bytes(root),
+        zram_used_bytes=sum(each.used_bytes for each in read_zram(root)),
         zswap_enabled=(root.try_read(ZSWAP_ENABLED) or "").strip() in ("Y", "1"),
         lru_gen_enabled=read_enabled(root),
+        kidled_period_seconds=read_period_seconds(root) or 0,
         laptop_mode=0 if laptop_mode is None else unsigned(laptop_mode.strip(), LAPTOP_MODE),
         own_bytes=own_bytes(root),
         cpus=(os.cpu_count() or 1) if cpus is None else parse_cpu_list(cpus),

@@ -59,24 +59,6 @@ def read_swaps(root: KernelRoot) -> tuple[SwapArea, ...]:
     )
 
 
-def zram_used_bytes(root: KernelRoot) -> int:
-    """RAM that all zram devices hold (Documentation/admin-guide/blockdev/zram.rst, mm_stat):
-    it is neither reclaimable nor left out of the image."""
-    total = 0
-    for name in root.subdirectories("/sys/block") or _block_names(root):
-        if not name.startswith("zram"):
-            continue
-        path = f"/sys/block/{name}/mm_stat"
-        text = root.try_read(path)
-        if text is None:
-            continue
-        fields = text.split()
-        if len(fields) < 3:  # noqa: PLR2004 - mem_used_total is the third
-            raise malformed(path, "mem_used_total", text)
-        total += unsigned(fields[2], path)
-    return total
-
-
 def is_encrypted(root: KernelRoot, name: str) -> bool | None:
     """Whether block device `name` or one below it is dm-crypt. None: no such device is known."""
     if not root.exists(f"/sys/class/block/{name}"):
@@ -92,14 +74,6 @@ def is_encrypted(root: KernelRoot, name: str) -> bool | None:
             return False
         seen.update(layer)
     return None
-
-
-def _block_names(root: KernelRoot) -> list[str]:
-    # real entries of /sys/block are symbolic links
-    try:
-        return root.listdir("/sys/block")
-    except KernelFileError:
-        return []
 
 
 def _is_crypt(root: KernelRoot, name: str) -> bool:

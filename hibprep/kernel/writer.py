@@ -20,13 +20,14 @@ from hibprep.clock import SystemClock
 from hibprep.errors import KernelFileError
 from hibprep.kernel.process import MADV_PAGEOUT, open_pidfd, process_madvise
 from hibprep.kernel.root import KernelRoot
+from hibprep.kernel.swapcall import swap_off
 
 _PR_SET_PDEATHSIG = 1
 
 
 def main(prefix: str, parent: int) -> None:
     """Serve requests until the parent closes the pipe or dies."""
-    _die_with(parent)
+    die_with(parent)
     root, clock = KernelRoot(prefix), SystemClock()
     for line in sys.stdin:
         request = json.loads(line)
@@ -48,6 +49,8 @@ def _serve(root: KernelRoot, request: dict[str, Any]) -> int:
         os.sync()
     elif request["do"] == "pageout":
         return _page_out(request["pid"], [(start, length) for start, length in request["ranges"]])
+    elif request["do"] == "swapoff":
+        swap_off(root, request["path"])
     elif request["do"] in ("willneed", "touch"):
         # only here: most runs bring nothing back
         from hibprep.kernel.fetch import fetch  # noqa: PLC0415
@@ -65,7 +68,7 @@ def _page_out(pid: int, ranges: list[tuple[int, int]]) -> int:
         os.close(pidfd)
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Be killed when the parent is: a writer that outlives it would go on reclaiming unseen."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the request above took effect

@@ -6,6 +6,7 @@ I/O, reads a clock or imports anything outside the standard library, so every la
 """
 
 from hibprep.model.done import (
+    CgroupFreed,
     Ending,
     Freed,
     Progress,
@@ -17,7 +18,9 @@ from hibprep.model.machine import (
     First,
     Generation,
     GenerationList,
+    Holder,
     Kept,
+    Label,
     Memory,
     Power,
     Pressure,
@@ -27,8 +30,11 @@ from hibprep.model.machine import (
     SwapArea,
     Vmstat,
     Zone,
+    Zram,
+    ZswapCgroup,
 )
 from hibprep.model.planned import (
+    AgeShare,
     Fit,
     KnobChange,
     Limits,
@@ -48,22 +54,28 @@ from hibprep.model.words import (
     Scope,
     ScopeKind,
     Stage,
+    ZramUse,
+    ZswapUse,
 )
 
 __all__ = [
     "MACHINE",
+    "AgeShare",
     "BackendName",
     "Capability",
     "Cgroup",
+    "CgroupFreed",
     "Ending",
     "First",
     "Fit",
     "Freed",
     "Generation",
     "GenerationList",
+    "Holder",
     "Kept",
     "Kind",
     "KnobChange",
+    "Label",
     "Limit",
     "Limits",
     "Memory",
@@ -87,4 +99,8 @@ __all__ = [
     "TargetKind",
     "Vmstat",
     "Zone",
+    "Zram",
+    "ZramUse",
+    "ZswapCgroup",
+    "ZswapUse",
 ]

@@ -56,6 +56,24 @@ class Freed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CgroupFreed:
+    """What became less in one cgroup with all below it, in bytes; what programs did meanwhile is in
+    it."""
+
+    path: str
+    anon_bytes: int = 0
+    file_bytes: int = 0
+    slab_bytes: int = 0
+    swapped_out_bytes: int = 0
+    own_bytes: int = 0  # of all kinds, without the cgroups below
+
+    @property
+    def freed_bytes(self) -> int:
+        """All kinds together."""
+        return self.anon_bytes + self.file_bytes + self.slab_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
     """One step as it went."""
 
@@ -93,6 +111,7 @@ class Report:
     goal_bytes: int = 0
     notes: tuple[str, ...] = ()
     hibernation: dict[str, object] = field(default_factory=dict)
+    cgroups: tuple[CgroupFreed, ...] = ()  # of `reclaim`; those with little are left out
 
     @property
     def goal_reached(self) -> bool:

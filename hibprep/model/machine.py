@@ -192,6 +192,51 @@ class First:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Zram:
+    """One zram device."""
+
+    name: str  # zram0
+    original_bytes: int  # what was put into it, written back or not
+    used_bytes: int  # the memory that it takes
+    backing: str = ""  # the device behind it; "" when there is none
+    written_bytes: int = 0  # what lies there
+    limited: bool = False  # somebody keeps account of what is written there (writeback_limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZswapCgroup:
+    """One cgroup with a limit of its own for zswap (since 5.19)."""
+
+    path: str
+    max_file: str  # its memory.zswap.max, absolute, without the root prefix
+    writeback: bool = True  # whether it may write to a disk (memory.zswap.writeback, since 6.8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """What a cgroup's folder carries in the extended attribute `user.hibprep.rule`."""
+
+    text: str
+    by_root: bool  # nobody but root may have written it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who keeps memory that nothing can reclaim: a process, or a cgroup (`pid` 0) with what is
+    charged to it and to those below it that hold little each."""
+
+    name: str  # of the process; the path of a cgroup
+    pid: int = 0
+    locked_bytes: int = 0  # mlock(2), memfd_secret(2), pinned; of a cgroup all that is unevictable
+    huge_bytes: int = 0  # hugetlb; not told by cgroup
+
+    @property
+    def held_bytes(self) -> int:
+        """Both together."""
+        return self.locked_bytes + self.huge_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Vmstat:
     """The counters of `/proc/vmstat` that tell what was reclaimed; events in pages."""
 
@@ -233,9 +278,12 @@ class Snapshot:
     swap_barred_bytes: int = 0  # memory of cgroups that may not use swap (memory.swap.max)
     zram_used_bytes: int = 0  # RAM that the zram devices hold
     zswap_enabled: bool = False
+    zswap_cgroups: tuple[ZswapCgroup, ...] = ()  # looked at where zswap is on
     lru_gen_enabled: bool | None = None  # None: not built
+    kidled_period_seconds: int = 0  # 0: off, or a kernel without
     laptop_mode: int = 0
     cpus: int = 1
     scope: ScopeMemory | None = None  # set when the plan is for one cgroup
     rules: Rules = Rules()
+    holders: tuple[Holder, ...] = ()  # of what cannot be reclaimed, where that is much
     own_bytes: int = 0  # private memory of this process, which ends before the hibernation begins

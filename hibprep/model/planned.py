@@ -6,7 +6,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from hibprep.model.words import MACHINE, BackendName, Kind, Limit, Scope, Stage
+from hibprep.model.machine import Holder
+from hibprep.model.words import (
+    MACHINE,
+    BackendName,
+    Kind,
+    Limit,
+    Scope,
+    Stage,
+    ZramUse,
+    ZswapUse,
+)
 
 
 class TargetKind(StrEnum):
@@ -54,6 +64,8 @@ class Limits:
     systemd_margin: float = 0.95  # of systemd's 0.98, so that a little activity does no harm
     backend: BackendName | None = None  # only this one
     scope: Scope = MACHINE
+    zswap: ZswapUse = ZswapUse.AVOID
+    zram: ZramUse = ZramUse.LEAVE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +107,7 @@ class KnobChange:
     path: str  # absolute, without the root prefix
     value: str
     reason: str
+    stages: tuple[Stage, ...] = ()  # only while a step of these runs; none: all the while
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +124,23 @@ class Step:
     min_age_seconds: float = 0.0
     reason: str = ""
     spared: tuple[str, ...] = ()  # cgroups that are left alone, each with all below it
+    # Whether to wait until memory proves to be `min_age_seconds` old. Otherwise what proves so now
+    # goes, and memory is aged only where that was not done for half of this time.
+    waits: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgeShare:
+    """Memory that has been idle for at least so long (and for less than the row before): what goes
+    of it, what stays in the image, and how much longer the latter makes both ways."""
+
+    at_least_seconds: float
+    anon_goes_bytes: int
+    anon_stays_bytes: int
+    file_goes_bytes: int
+    file_stays_bytes: int
+    hibernate_seconds: float
+    resume_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +158,8 @@ class Plan:
     irreducible: dict[str, int]  # kind -> bytes
     swap_budget_bytes: int
     knobs: tuple[KnobChange, ...] = ()
+    ages: tuple[AgeShare, ...] = ()  # from the oldest; none where ages are not known
+    holders: tuple[Holder, ...] = ()  # whose the locked memory and huge pages are, the most first
     rates: Rates = field(default_factory=Rates)
 
     @property

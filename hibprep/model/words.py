@@ -35,6 +35,25 @@ class BackendName(StrEnum):
     NODE = "node"
     DROPCACHES = "dropcaches"
     MADVISE = "madvise"
+    DAMON = "damon"
+    COLDPGS = "coldpgs"
+    SWAPRECLAIM = "swapreclaim"
+
+
+class ZswapUse(StrEnum):
+    """What becomes of zswap, where it is on, while memory is swapped out."""
+
+    AVOID = "avoid"  # everything goes to the disk
+    LESS_COLD = "less-cold"  # to the disk what is known to be cold, the rest to zswap
+    LEAVE = "leave"
+
+
+class ZramUse(StrEnum):
+    """What becomes of swap on zram before a hibernation."""
+
+    LEAVE = "leave"
+    WRITEBACK = "writeback"  # to the device behind it, where there is one
+    OUT = "out"  # switched off until the resume, where that is safe; else written back
 
 
 class ScopeKind(StrEnum):

@@ -128,14 +128,22 @@ class Executor:
         self._settings = settings
 
     def run(
-        self, plan: Plan, stop: Stop, progress: Callable[[Progress], None] | None = None
+        self,
+        plan: Plan,
+        stop: Stop,
+        progress: Callable[[Progress], None] | None = None,
+        enter: Callable[[Step], None] | None = None,
     ) -> Run:
-        """Run every step; never raises for what the kernel does, it ends the step and says so."""
+        """Run every step; never raises for what the kernel does, it ends the step and says so.
+        `enter` is called before each step, for what has to be made ready."""
         run = Run()
         begin = self._clock.monotonic()
-        for step in plan.steps:
-            if step.stage is Stage.COLD_ANON and not stop.requested():
-                self._backends[step.backend].prime(step, stop)
+        cold = [step for step in plan.steps if step.stage is Stage.COLD_ANON]
+        # What is known to be old goes first: an aging would forget how old it is.
+        if all(step.waits for step in cold):
+            for step in cold:
+                if not stop.requested():
+                    self._backends[step.backend].prime(step, stop)
 
         for number, step in enumerate(plan.steps, start=1):
 
@@ -157,6 +165,8 @@ class Executor:
                         )
                     )
 
+            if enter is not None and not stop.requested():
+                enter(step)
             report = self._run_step(step, run, stop, tell)
             run.steps.append(report)
             if report.ending in (Ending.INTERRUPTED, Ending.DEADLINE):

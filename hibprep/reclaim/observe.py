@@ -11,7 +11,7 @@ from hibprep.kernel.root import KernelRoot
 from hibprep.kernel.swaps import parse_swaps
 from hibprep.kernel.vmstat import read_vmstat
 from hibprep.kernel.zoneinfo import read_zoneinfo
-from hibprep.model import BackendName, Freed, Snapshot, Vmstat
+from hibprep.model import BackendName, Freed, Memory, Snapshot, Vmstat
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ class Observer:
 def freed_between(before: Observation, after: Observation, backend: BackendName) -> Freed:
     """What left memory between two observations, by kind.
 
-    pgsteal_* count what reclaim freed, on every kernel and by every path but two: drop_caches
-    truncates instead, and process_madvise up to 6.12 is not counted; for those the memory itself
-    is looked at.
+    pgsteal_* count what reclaim freed, on every kernel and by every path but these: drop_caches
+    truncates instead, process_madvise and DAMON up to 6.12 are not counted, and coldpgs has loops
+    of its own; for those the memory itself is looked at.
     """
     page = after.snapshot.page_size
     old, new = before.snapshot.memory, after.snapshot.memory
@@ -71,6 +71,19 @@ def freed_between(before: Observation, after: Observation, backend: BackendName)
     if backend is BackendName.MADVISE:
         gone = old.anon_lru_bytes - new.anon_lru_bytes
         anon_bytes = max(anon_bytes, min(gone, swapped_out))
+    if backend is BackendName.DAMON:
+        gone = old.file_lru_bytes - new.file_lru_bytes
+        file_bytes = max(file_bytes, min(gone, new.free_bytes - old.free_bytes))
+        # what was sent to swap leaves memory a good while later: it is in the swap cache till then
+        zswapped = (after.vmstat.zswpout - before.vmstat.zswpout) * page
+        left = swapped_out + zswapped + old.swap_cached_bytes - new.swap_cached_bytes
+        anon_bytes = max(anon_bytes, min(old.anon_lru_bytes - new.anon_lru_bytes, left))
+    if backend is BackendName.COLDPGS:
+        # with what is mlocked, which is on neither LRU
+        file_bytes = max(file_bytes, _cache_bytes(old) - _cache_bytes(new))
+        zswapped = (after.vmstat.zswpout - before.vmstat.zswpout) * page
+        gone = old.anon_pages_bytes + old.shmem_bytes - new.anon_pages_bytes - new.shmem_bytes
+        anon_bytes = max(anon_bytes, min(gone, swapped_out + zswapped))
     return Freed(
         file_bytes=max(0, file_bytes),
         anon_bytes=max(0, anon_bytes),
@@ -84,6 +97,10 @@ def freed_between(before: Observation, after: Observation, backend: BackendName)
             (after.vmstat.workingset_refault_file - before.vmstat.workingset_refault_file) * page,
         ),
     )
+
+
+def _cache_bytes(memory: Memory) -> int:
+    return memory.cached_bytes + memory.buffers_bytes - memory.shmem_bytes
 
 
 def add(one: Freed, other: Freed) -> Freed:

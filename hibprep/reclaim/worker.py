@@ -14,7 +14,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from hibprep.ranges import Range
 from hibprep.reclaim.base import Stop, WriteResult
 
 KILL_DEADLINE_SECONDS = 20.0  # /sys/power/pm_freeze_timeout's default: later is too late anyway
+_WATCH_SECONDS = 0.1
 _PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]); from hibprep.kernel.writer import main; "
     "main(sys.argv[2], int(sys.argv[3]))"
@@ -84,6 +85,12 @@ class ProcessWorker:
         request = {"do": how, "pid": pid, "start": start, "ranges": list(ranges)}
         return self._ask(request, stop)
 
+    def swap_off(self, path: str, stop: Stop, watch: Callable[[], bool]) -> WriteResult:
+        """Have everything in swap area `path` read back, and give it up. It ends early, with the
+        area in use as before (`stopped`), when the stop flag is raised or `watch`, which is asked
+        all the while, says no."""
+        return self._ask({"do": "swapoff", "path": path}, stop, watch)
+
     def close(self) -> None:
         """Kill the process and wait for its end; raises `WriterStuckError` when it does not."""
         process, self._process, self._buffer = self._process, None, b""
@@ -131,7 +138,9 @@ class ProcessWorker:
             )  # fmt: skip
         return self._process
 
-    def _ask(self, request: dict[str, Any], stop: Stop) -> WriteResult:
+    def _ask(
+        self, request: dict[str, Any], stop: Stop, watch: Callable[[], bool] | None = None
+    ) -> WriteResult:
         begin = self._clock.monotonic()
         if stop.requested():
             return WriteResult(errno=0, seconds=0.0, stopped=True)
@@ -141,7 +150,7 @@ class ProcessWorker:
         try:
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
-            line = self._read_line(process.stdout.fileno(), stop)
+            line = self._read_line(process.stdout.fileno(), stop, watch)
         except BrokenPipeError:
             line = b""
         if line is None:
@@ -160,8 +169,11 @@ class ProcessWorker:
         answer = json.loads(line)
         return WriteResult(errno=answer["errno"], seconds=answer["seconds"], value=answer["value"])
 
-    def _read_line(self, descriptor: int, stop: Stop) -> bytes | None:
-        """One line; b"" when the process is gone, None when the stop flag was raised.
+    def _read_line(
+        self, descriptor: int, stop: Stop, watch: Callable[[], bool] | None = None
+    ) -> bytes | None:
+        """One line; b"" when the process is gone, None when the stop flag was raised or `watch`
+        said no.
 
         How long a request may take is the stop flag's to say: it carries the run's deadline.
         """
@@ -170,13 +182,15 @@ class ProcessWorker:
         poll.register(stop.fileno(), select.POLLIN)
         while b"\n" not in self._buffer:
             remaining = stop.remaining_seconds()
+            if watch is not None:
+                remaining = _WATCH_SECONDS if remaining is None else min(remaining, _WATCH_SECONDS)
             ready = dict(poll.poll(None if remaining is None else math.ceil(remaining * 1000)))
             if descriptor in ready:
                 data = os.read(descriptor, 65536)
                 if not data:
                     return b""
                 self._buffer += data
-            elif stop.requested():
+            elif stop.requested() or (watch is not None and not watch()):
                 return None
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line

@@ -11,7 +11,7 @@ import errno
 import re
 
 from tests.fakes.reclaiming import ANON_ONLY, ReclaimingMachine
-from tests.fakes.state import FakeCgroup, failure, whole
+from tests.fakes.state import FakeCgroup, FakeSwap, failure, whole
 
 _SUFFIXES = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _AMOUNT = re.compile(r"([0-9]+)([kmgt]?)", re.IGNORECASE)
@@ -125,13 +125,13 @@ def write_image_size(machine: ReclaimingMachine, text: str) -> None:
 
 def write_lru_gen(machine: ReclaimingMachine, text: str) -> None:
     word = text.strip().lower()
-    if word in ("y", "n"):
-        machine.lru_gen = word == "y"
-        return
     try:
-        machine.lru_gen = bool(int(word, 0) & 1)
+        on = word == "y" if word in ("y", "n") else bool(int(word, 0) & 1)
     except ValueError:
         raise failure(errno.EINVAL) from None
+    if on and not machine.lru_gen:
+        machine.fill_generations()
+    machine.lru_gen = on
 
 
 def write_zswap(machine: ReclaimingMachine, text: str) -> None:
@@ -139,6 +139,50 @@ def write_zswap(machine: ReclaimingMachine, text: str) -> None:
     if word not in ("y", "n", "1", "0"):
         raise failure(errno.EINVAL)
     machine.zswap = word in ("y", "1")
+
+
+def write_zswap_writeback(cgroup: FakeCgroup, text: str) -> None:
+    if text.strip() not in ("0", "1"):
+        raise failure(errno.EINVAL)
+    cgroup.zswap_writeback = text.strip() == "1"
+
+
+def write_idle(swap: FakeSwap, text: str) -> None:
+    if text.strip() != "all":
+        raise failure(errno.EINVAL)
+    swap.idle_bytes = swap.used_bytes - swap.written_bytes
+
+
+def write_writeback(machine: ReclaimingMachine, swap: FakeSwap, text: str) -> None:
+    """As writeback_store(): idle pages until the limit is spent (EIO) or there is no more room."""
+    if text.strip() != "idle":
+        raise failure(errno.EINVAL)
+    if not swap.backing:
+        raise failure(errno.ENODEV)
+    allowed = swap.writeback_limit * 4096 if swap.writeback_limited else swap.used_bytes
+    written = min(
+        swap.idle_bytes, swap.used_bytes - swap.written_bytes, allowed, swap.backing_free_bytes
+    )
+    swap.written_bytes += written
+    swap.idle_bytes -= written
+    swap.backing_free_bytes -= written
+    if swap.writeback_limited:
+        swap.writeback_limit -= written // 4096
+    if machine.bytes_per_second:
+        machine.advance(written / machine.bytes_per_second)
+    if swap.idle_bytes and not swap.backing_free_bytes:
+        raise failure(errno.ENOSPC)
+    if swap.idle_bytes:
+        raise failure(errno.EIO)
+
+
+def write_writeback_limit(swap: FakeSwap, name: str, text: str) -> None:
+    if not text.strip().isdigit():
+        raise failure(errno.EINVAL)
+    if name == "writeback_limit":
+        swap.writeback_limit = int(text)
+    else:
+        swap.writeback_limited = text.strip() != "0"
 
 
 def write_limit(machine: ReclaimingMachine, cgroup: FakeCgroup, name: str, text: str) -> None:

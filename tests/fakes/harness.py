@@ -22,6 +22,8 @@ from hibprep.model import (
 )
 from hibprep.prepare import set_knobs
 from hibprep.reclaim.base import Backend, Stop, WriteResult
+from hibprep.reclaim.coldpgs import ColdPgs
+from hibprep.reclaim.damon import Damon
 from hibprep.reclaim.dropcaches import DropCaches
 from hibprep.reclaim.executor import Executor, Run, Settings
 from hibprep.reclaim.lrugen import LruGen
@@ -29,7 +31,9 @@ from hibprep.reclaim.memcg import Memcg
 from hibprep.reclaim.node import Node
 from hibprep.reclaim.observe import Observer
 from hibprep.reclaim.pressure import PressureGauge
+from hibprep.reclaim.swapreclaim import SwapReclaim
 from hibprep.reclaim.writeback import Writeback
+from hibprep.stepknobs import StepKnobs
 from tests.fakes.machine import FakeMachine, FakeRoot
 from tests.fakes.state import PAGE
 
@@ -56,6 +60,9 @@ class FakeStop(Stop):
     def __init__(self, machine: FakeMachine) -> None:
         super().__init__(FakeClock(machine))
         self._machine = machine
+
+    def __del__(self) -> None:
+        self.close()  # a property test makes thousands
 
     def wait(self, seconds: float) -> bool:
         remaining = self.remaining_seconds()
@@ -101,6 +108,20 @@ class FakeWorker:
         except OSError as error:
             return WriteResult(errno=error.errno or 5, seconds=0.0)
 
+    def swap_off(self, path: str, stop: Stop, watch: Callable[[], bool]) -> WriteResult:
+        """A quarter of a GiB at a time, with a look in between as the real one has it."""
+        while True:
+            if stop.requested() or not watch():
+                next(each for each in self.machine.swaps if each.path == path).leaving = False
+                return WriteResult(errno=0, seconds=0.0, stopped=True)
+            if self.before_write is not None:
+                self.before_write(path, "swapoff")
+            try:
+                if self.machine.unuse(path, 1 << 28):
+                    return WriteResult(errno=0, seconds=0.0)
+            except OSError as error:
+                return WriteResult(errno=error.errno or 5, seconds=0.0)
+
     def close(self) -> None:
         self.closed = True
 
@@ -124,6 +145,11 @@ class Harness:
             LruGen(self.root, self.tree, self.worker, PAGE),
             Node(self.root, self.worker),
             DropCaches(self.root, self.worker),
+            ColdPgs(self.root, self.tree, self.worker, self.set_knob, PAGE),
+            Damon(self.root, self.tree, self.worker, self.set_knob, self.clock),
+            SwapReclaim(
+                self.root, self.tree, self.worker, self.set_knob, absent_reason=found.reason
+            ),
         )
         self.backends = {backend.name: backend for backend in backends}
 
@@ -131,6 +157,13 @@ class Harness:
         assert reason
         self.knobs.setdefault(path, self.root.read(path).strip())
         self.root.write(path, value)
+
+    def set(self, path: str, value: str, reason: str) -> None:
+        self.set_knob(path, value, reason)
+
+    def put_back(self, path: str) -> list[str]:
+        self.root.write(path, self.knobs.pop(path))
+        return []
 
     def capabilities(self) -> dict[BackendName, Capability]:
         return {name: backend.probe() for name, backend in self.backends.items()}
@@ -153,4 +186,4 @@ class Harness:
             limits=self.limits,
             settings=Settings(),
         )
-        return executor.run(plan, self.stop, progress)
+        return executor.run(plan, self.stop, progress, StepKnobs(plan, self, []).enter)

@@ -92,6 +92,15 @@ class FakeMachine(ReclaimingMachine):
             names.add(last)
             name = above
 
+    def remove_files(self, directory: str) -> None:
+        """A directory and all in it, as when the kernel takes one away."""
+        inside = f"{directory}/"
+        for table in (self.readers, self.writers, self._directories):
+            for path in [each for each in table if f"{each}/".startswith(inside)]:
+                del table[path]
+        above, _, name = directory.rpartition("/")
+        self._directories.get(above, set()).discard(name)
+
     def _list_files(self) -> None:
         self.readers, self.writers, self._directories = {}, {}, {}
         add = self.add_file
@@ -195,7 +204,21 @@ class FakeMachine(ReclaimingMachine):
         if not swap.is_file:
             self.add_file(f"/sys/class/block/{name}/dev", lambda: f"{swap.device}\n")
         if swap.is_zram:
-            self.add_file(f"/sys/block/{name}/mm_stat", lambda: texts.mm_stat(self, swap))
+            self._list_zram(swap, f"/sys/block/{name}")
+
+    def _list_zram(self, swap: FakeSwap, start: str) -> None:
+        add = self.add_file
+        add(f"{start}/mm_stat", lambda: texts.mm_stat(self, swap))
+        add(f"{start}/backing_dev", lambda: f"{swap.backing or 'none'}\n")
+        add(f"{start}/bd_stat", lambda: f"{swap.written_bytes // 4096:8} 0 0\n")
+        add(f"{start}/idle", None, partial(commands.write_idle, swap))
+        add(f"{start}/writeback", None, partial(commands.write_writeback, self, swap))
+        for name in ("writeback_limit", "writeback_limit_enable"):
+            add(
+                f"{start}/{name}",
+                partial(texts.writeback_limit, swap, name),
+                partial(commands.write_writeback_limit, swap, name),
+            )
 
     def _list_process(self, cgroup: FakeCgroup, pid: int) -> None:
         def maps() -> str:
@@ -208,7 +231,7 @@ class FakeMachine(ReclaimingMachine):
 
         self.add_file(f"/proc/{pid}/maps", maps)
         self.add_file(f"/proc/{pid}/comm", lambda: f"process{pid}\n")
-        self.add_file(f"/proc/{pid}/status", lambda: f"Name:\tprocess{pid}\nVmLck:\t       0 kB\n")
+        self.add_file(f"/proc/{pid}/status", lambda: texts.status(cgroup, pid))
         self.add_file(
             f"/proc/{pid}/stat", lambda: f"{pid} (process{pid}) S " + "0 " * 18 + f"{pid} 0 0\n"
         )
@@ -243,6 +266,12 @@ class FakeMachine(ReclaimingMachine):
             ("memory.zswap.max", "zswap_max"),
         ):
             self._list_limit(cgroup, f"{start}/{file}", name)
+        if self.zswap is not None and self.kernel >= (6, 8):
+            add(
+                f"{start}/memory.zswap.writeback",
+                lambda: f"{int(cgroup.zswap_writeback)}\n",
+                partial(commands.write_zswap_writeback, cgroup),
+            )
 
     def _list_limit(self, cgroup: FakeCgroup, path: str, name: str) -> None:
         def read() -> str:
@@ -290,6 +319,12 @@ class FakeRoot(KernelRoot):
 
     def resolve(self, p: str) -> str:
         return p
+
+    def attribute(self, p: str, name: str) -> str | None:
+        return self.machine.attributes.get((p, name))
+
+    def roots_alone(self, p: str) -> bool:
+        return not any(p.startswith(f"{CGROUPS}{each}") for each in self.machine.delegated)
 
     def device_of(self, p: str) -> str:
         area = next((each for each in self.machine.swaps if each.path == p), None)

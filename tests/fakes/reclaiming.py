@@ -61,6 +61,21 @@ class ReclaimingMachine(MachineState):
         self._take_anon([cgroup], wanted, "/", counted=self.kernel >= (6, 13))
         return wanted
 
+    def page_out_idle(
+        self, under: str, idle_seconds: float, wanted: int, *, alone: bool = False
+    ) -> int:
+        """DAMON's pageout: anonymous memory that was idle for so long, no regard paid to memory.min
+        (reclaim_pages()); what was sent to swap. `alone`: nothing of the cgroups below."""
+        done = 0
+        for group in [self.by_path[under]] if alone else self.subtree(under):
+            for anon in group.anon:
+                if not anon.hot and self.now - anon.last_used >= idle_seconds:
+                    counted = self.kernel >= (6, 13)
+                    before = anon.in_flight_bytes + anon.swapped_bytes
+                    self._swap_out([(group, anon)], wanted - done, group.path, counted=counted)
+                    done += anon.in_flight_bytes + anon.swapped_bytes - before
+        return done
+
     def remove_cgroup(self, path: str) -> None:
         """The cgroup ends, and with it its memory, as when a unit is stopped."""
         for each in self.subtree(path):
@@ -177,9 +192,21 @@ class ReclaimingMachine(MachineState):
                 self._unprotected(group.path, target),
                 self._swap_room(group.path),
             )
+            pooled = self._may(group.path, "zswap_max")
+            if self.zswap and not pooled and not self._may(group.path, "zswap_writeback"):
+                continue  # neither in the pool nor on the disk
             for area in sorted(self.swaps, key=lambda each: -each.priority):
                 part = min(taken, area.free_bytes)
                 if part <= 0:
+                    continue
+                if self.zswap and pooled and not area.is_zram:
+                    area.used_bytes += part
+                    taken -= part
+                    submitted += part
+                    freed += part
+                    anon.zswapped_bytes += part
+                    self.count("zswpout", pages(part))
+                    self._swapped_out(anon, part, counted=counted)
                     continue
                 area.used_bytes += part
                 taken -= part
@@ -194,6 +221,12 @@ class ReclaimingMachine(MachineState):
                     freed += part
         return freed
 
+    def _may(self, path: str, setting: str) -> bool:
+        """What memory.zswap.max and memory.zswap.writeback, its own and those above it, allow."""
+        parts = path.strip("/").split("/") if path != "/" else []
+        above = (self.by_path["/" + "/".join(parts[: n + 1])] for n in range(len(parts)))
+        return all(getattr(each, setting) not in ("0", False) for each in above)
+
     def _swapped_out(self, anon: AnonSet, size_bytes: int, *, counted: bool = True) -> None:
         anon.size_bytes -= size_bytes
         anon.swapped_bytes += size_bytes
@@ -206,6 +239,7 @@ class ReclaimingMachine(MachineState):
         if not size:
             return
         anon.swapped_bytes -= size
+        anon.zswapped_bytes = min(anon.zswapped_bytes, anon.swapped_bytes)
         anon.size_bytes += size
         anon.generation = cgroup.max_generation
         self._release(size)
@@ -216,26 +250,60 @@ class ReclaimingMachine(MachineState):
         for area in sorted(self.swaps, key=lambda each: each.priority):
             part = min(size_bytes, area.used_bytes)
             area.used_bytes -= part
+            area.written_bytes = min(area.written_bytes, area.used_bytes)
             size_bytes -= part
+
+    def unuse(self, path: str, size_bytes: int) -> bool:
+        """Some of what swapoff(2) does: so much of an area comes back, and others go to the disk
+        where there is no room for it. Whether the area is empty and gone; ENOMEM when the kernel
+        would have to kill."""
+        area = next(each for each in self.swaps if each.path == path)
+        area.leaving = True
+        groups = list(self.by_path.values())
+        for anon in [anon for group in groups for anon in group.anon]:
+            part = min(size_bytes, area.used_bytes, anon.swapped_bytes)
+            lacking = part - self.free_bytes
+            if lacking > 0 and self._take_anon(groups, whole(lacking + PAGE), "/") < lacking:
+                area.leaving = False
+                raise failure(errno.ENOMEM)
+            area.used_bytes -= part
+            area.written_bytes = min(area.written_bytes, area.used_bytes)
+            anon.swapped_bytes -= part
+            anon.size_bytes += part
+            size_bytes -= part
+        if area.used_bytes:
+            return False
+        self.swaps.remove(area)
+        return True
 
     # --- generations ----------------------------------------------------------------------------
 
+    def fill_generations(self) -> None:
+        """The multi-gen LRU is switched on: what the other LRU took for active is put into the
+        youngest generation, the rest into the oldest, whose age is the cgroup's."""
+        for cgroup in self.by_path.values():
+            for anon in cgroup.anon:
+                active = self.is_active(cgroup, anon)
+                anon.generation = cgroup.max_generation if active else cgroup.oldest_generation
+            cgroup.looked = self.now
+
     def age(self, cgroup: FakeCgroup, sequence: int) -> None:
-        """A new youngest generation, when `sequence` is the youngest so far."""
+        """A new youngest generation, when `sequence` is the youngest so far. What was touched
+        since that was created goes into that, before the new one begins."""
         if sequence > cgroup.max_generation:
             raise failure(errno.EINVAL)
         if sequence < cgroup.max_generation:
             if self.kernel >= (7, 0):
                 raise failure(errno.EEXIST)
             return
-        since = cgroup.births[cgroup.max_generation]
+        since = max(cgroup.births[sequence], cgroup.looked)
         cgroup.max_generation += 1
         cgroup.births[cgroup.max_generation] = self.now
         if len(cgroup.births) > _MAX_GENERATIONS:
             del cgroup.births[cgroup.oldest_generation]
         for anon in cgroup.anon:
-            if anon.hot or anon.last_used > since:
-                anon.generation = cgroup.max_generation
+            if anon.last_used > since:
+                anon.generation = sequence
             anon.generation = max(anon.generation, cgroup.oldest_generation)
 
     def evict(self, cgroup: FakeCgroup, sequence: int, options: list[str]) -> None:
@@ -252,6 +320,11 @@ class ReclaimingMachine(MachineState):
         wanted = int(options[1]) * PAGE if len(options) > 1 else self.total_bytes
         freed = 0
         if swappiness:
+            looked = max(cgroup.births[cgroup.max_generation], cgroup.looked)
+            for each in cgroup.anon:
+                if each.last_used > looked:
+                    # lru_gen_look_around(): eviction sees what was touched since the last aging
+                    each.generation = cgroup.max_generation
             old = [
                 (cgroup, each)
                 for each in sorted(cgroup.anon, key=lambda each: each.last_used)

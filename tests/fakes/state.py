@@ -41,6 +41,7 @@ class AnonSet:
     hot: bool = False  # touched all the time: comes back when it is swapped out
     shmem: bool = False
     swapped_bytes: int = 0
+    zswapped_bytes: int = 0  # of them, in zswap's pool
     last_used: float = 0.0
     generation: int = 0
     in_flight_bytes: int = 0  # resident, being written to swap
@@ -56,14 +57,17 @@ class FakeCgroup:
     dirty_bytes: int = 0
     mapped_bytes: int = 0  # clean, mapped
     slab_bytes: int = 0
+    locked_bytes: int = 0  # by its first process
     min_bytes: int = 0
     low_bytes: int = 0
     swap_max_bytes: int | None = None
     pids: list[int] = field(default_factory=list)
     zswap_max: str = "max"
+    zswap_writeback: bool = True
     memcg_id: int = 0
     max_generation: int = 1
     births: dict[int, float] = field(default_factory=dict)
+    looked: float = 0.0  # when the other LRU cleared its accessed bits last
 
     @property
     def anon_bytes(self) -> int:
@@ -75,7 +79,7 @@ class FakeCgroup:
 
     @property
     def resident_bytes(self) -> int:
-        return self.anon_bytes + self.page_cache_bytes + self.slab_bytes
+        return self.anon_bytes + self.page_cache_bytes + self.slab_bytes + self.locked_bytes
 
     @property
     def swapped_bytes(self) -> int:
@@ -97,10 +101,18 @@ class FakeSwap:
     is_zram: bool = False
     is_file: bool = False
     device: str = "254:1"
+    # of zram:
+    backing: str = ""
+    backing_free_bytes: int = 0
+    idle_bytes: int = 0
+    written_bytes: int = 0  # to the device behind it
+    writeback_limit: int = 0  # in units of 4096
+    writeback_limited: bool = False
+    leaving: bool = False  # being switched off: nothing new goes there
 
     @property
     def free_bytes(self) -> int:
-        return self.size_bytes - self.used_bytes
+        return 0 if self.leaving else self.size_bytes - self.used_bytes
 
 
 @dataclass
@@ -147,6 +159,8 @@ class MachineState:
     bytes_per_second: float = 0.0  # of reclaim; 0: it takes no time
     zram_ratio: float = 3.0
     pressure: dict[str, float] = field(default_factory=dict)  # resource -> some avg10, percent
+    attributes: dict[tuple[str, str], str] = field(default_factory=dict)  # by file and name
+    delegated: tuple[str, ...] = ()  # cgroups that users may change
     now: float = 10_000.0
     writes: list[tuple[str, str]] = field(default_factory=list)  # all that were tried, in order
 
@@ -197,7 +211,8 @@ class MachineState:
     def used_bytes(self) -> int:
         """All that is not free."""
         resident = sum(each.resident_bytes for each in self.by_path.values())
-        return self.kernel_bytes + self.unevictable_bytes + self.zram_pool_bytes + resident
+        pools = self.zram_pool_bytes + self.zswap_pool_bytes
+        return self.kernel_bytes + self.unevictable_bytes + pools + resident
 
     @property
     def free_bytes(self) -> int:
@@ -215,8 +230,17 @@ class MachineState:
 
     @property
     def zram_pool_bytes(self) -> int:
-        stored = sum(each.used_bytes for each in self.swaps if each.is_zram)
+        stored = sum(each.used_bytes - each.written_bytes for each in self.swaps if each.is_zram)
         return whole(stored / self.zram_ratio)
+
+    @property
+    def zswapped_bytes(self) -> int:
+        groups = self.by_path.values()
+        return sum(anon.zswapped_bytes for each in groups for anon in each.anon)
+
+    @property
+    def zswap_pool_bytes(self) -> int:
+        return whole(self.zswapped_bytes / self.zram_ratio)
 
     @property
     def swap_used_bytes(self) -> int:

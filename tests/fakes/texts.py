@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import fields
 
 from hibprep.model import Vmstat
-from tests.fakes.state import GIB, KIB, FakeSwap, MachineState, pages, whole
+from tests.fakes.state import GIB, KIB, FakeCgroup, FakeSwap, MachineState, pages, whole
 
 CGROUPS = "/sys/fs/cgroup"
 
@@ -35,6 +35,7 @@ def meminfo(machine: MachineState) -> str:
     slab = sum(each.slab_bytes for each in groups)
     writeback = sum(each.size_bytes for each in machine.in_flight)
     small = whole(machine.kernel_bytes / 16)
+    locked = machine.unevictable_bytes + sum(each.locked_bytes for each in groups)
     figures = {
         "MemTotal": machine.total_bytes,
         "MemFree": machine.free_bytes,
@@ -48,15 +49,15 @@ def meminfo(machine: MachineState) -> str:
         "Inactive(anon)": machine.anon_bytes - active_anon,
         "Active(file)": mapped,
         "Inactive(file)": cache - mapped,
-        "Unevictable": machine.unevictable_bytes,
-        "Mlocked": machine.unevictable_bytes,
+        "Unevictable": locked,
+        "Mlocked": locked,
         "SwapTotal": sum(each.size_bytes for each in machine.swaps),
         "SwapFree": machine.swap_free_bytes,
-        "Zswap": 0,
-        "Zswapped": 0,
+        "Zswap": machine.zswap_pool_bytes,
+        "Zswapped": machine.zswapped_bytes,
         "Dirty": dirty,
         "Writeback": writeback,
-        "AnonPages": machine.anon_bytes - shmem + machine.unevictable_bytes,
+        "AnonPages": machine.anon_bytes - shmem + locked,
         "Mapped": mapped,
         "Shmem": shmem,
         "KReclaimable": slab,
@@ -149,9 +150,22 @@ def psi(machine: MachineState, resource: str) -> Callable[[], str]:
     return read
 
 
+def status(cgroup: FakeCgroup, pid: int) -> str:
+    locked = cgroup.locked_bytes if pid == cgroup.pids[0] else 0
+    resident = cgroup.anon_bytes // len(cgroup.pids) + locked
+    sizes = {"VmLck": locked, "VmPin": 0, "VmRSS": resident, "HugetlbPages": 0}
+    lines = (f"{name}:\t{size // KIB:8} kB\n" for name, size in sizes.items())
+    return f"Name:\tprocess{pid}\n" + "".join(lines)
+
+
 def mm_stat(machine: MachineState, swap: FakeSwap) -> str:
-    pool = whole(swap.used_bytes / machine.zram_ratio)
+    pool = whole((swap.used_bytes - swap.written_bytes) / machine.zram_ratio)
     return f"{swap.used_bytes:8} {pool:8} {pool:8} 0 {pool:8} 0 0 0 0\n"
+
+
+def writeback_limit(swap: FakeSwap, name: str) -> str:
+    limit = swap.writeback_limit if name == "writeback_limit" else swap.writeback_limited
+    return f"{int(limit)}\n"
 
 
 def memory_stat(machine: MachineState, path: str) -> str:
@@ -173,7 +187,7 @@ def memory_stat(machine: MachineState, path: str) -> str:
         "active_anon": active,
         "inactive_file": cache - mapped,
         "active_file": mapped,
-        "unevictable": 0,
+        "unevictable": sum(each.locked_bytes for each in groups),
         "slab_reclaimable": slab,
         "slab_unreclaimable": 0,
         "slab": slab,

@@ -15,6 +15,7 @@ from hibprep.config import Config
 from hibprep.kernel.meminfo import read_meminfo
 from hibprep.kernel.process import all_pids
 from hibprep.kernel.vmstat import read_vmstat
+from hibprep.machine import Machine, open_machine
 from hibprep.model import (
     BackendName,
     Ending,
@@ -184,7 +185,7 @@ def steps(report: dict[str, object]) -> list[dict[str, object]]:
 
 def reclaim_process(pid: int, amount_bytes: int) -> Report:
     """MADV_PAGEOUT on one process."""
-    machine = engine.open_machine("/", Config())
+    machine = open_machine("/", Config())
     scope = Scope(ScopeKind.PROCESS, pid=pid)
     limits = Limits(scope=scope, backend=BackendName.MADVISE)
     step = Step(
@@ -209,7 +210,7 @@ def reclaim_process(pid: int, amount_bytes: int) -> Report:
         stop.close()
 
 
-def plan_of(machine: engine.Machine, limits: Limits, step: Step) -> Plan:
+def plan_of(machine: Machine, limits: Limits, step: Step) -> Plan:
     """A plan of that one step."""
     made = engine.make_plan(machine, Target(TargetKind.MIN), limits)
     return Plan(

@@ -15,7 +15,6 @@ import pytest
 
 from bench.load import Filler
 from bench.stopping import run as run_command
-from hibprep import prepare as engine
 from hibprep import swapin, workingset
 from hibprep.config import Config
 from hibprep.errors import KernelFileError
@@ -29,6 +28,7 @@ from hibprep.kernel.process import (
     process_madvise,
     start_time,
 )
+from hibprep.machine import open_machine
 from hibprep.model import Ending, Scope, ScopeKind
 from hibprep.ranges import Range, intersect, total_bytes
 from hibprep.reclaim.base import Stop, WriteResult
@@ -91,7 +91,7 @@ def faults_of_reading(filler: Filler) -> int:
 def bring(
     pid: int, stop: Stop, record: Record | None = None, limit_bytes: int | None = None
 ) -> SwapInReport:
-    machine = engine.open_machine("/", Config())
+    machine = open_machine("/", Config())
     limits = swapin.SwapInLimits(
         scope=Scope(ScopeKind.PROCESS, pid=pid), limit_bytes=limit_bytes, timeout_seconds=120
     )

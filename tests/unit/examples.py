@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from hibprep.model import (
     MACHINE,
+    AgeShare,
     BackendName,
     Capability,
     Ending,
     Fit,
     Freed,
+    Holder,
     Kind,
     KnobChange,
     Limit,
@@ -149,10 +151,43 @@ PLAN = Plan(
     fit_before=FIT,
     fit_after=FIT,
     limits=(Limit(name="swap", text="this much is kept free for the image", bytes=1200 * MIB),),
-    irreducible={"page tables": 20 * MIB, "unevictable": 100 * MIB, "huge pages": 0},
+    irreducible={"page tables": 20 * MIB, "unevictable and mlocked": 100 * MIB, "huge pages": 0},
     swap_budget_bytes=6 * GIB,
     knobs=(
         KnobChange(path="/proc/sys/vm/swappiness", value="200", reason="anonymous memory alone"),
+    ),
+    ages=(
+        AgeShare(
+            at_least_seconds=3600.0,
+            anon_goes_bytes=1536 * MIB,
+            anon_stays_bytes=0,
+            file_goes_bytes=GIB,
+            file_stays_bytes=0,
+            hibernate_seconds=0.0,
+            resume_seconds=0.0,
+        ),
+        AgeShare(
+            at_least_seconds=247.5,
+            anon_goes_bytes=512 * MIB,
+            anon_stays_bytes=100 * MIB,
+            file_goes_bytes=GIB,
+            file_stays_bytes=200 * MIB,
+            hibernate_seconds=3.1,
+            resume_seconds=1.6,
+        ),
+        AgeShare(
+            at_least_seconds=0.0,
+            anon_goes_bytes=0,
+            anon_stays_bytes=900 * MIB,
+            file_goes_bytes=0,
+            file_stays_bytes=300 * MIB,
+            hibernate_seconds=12.6,
+            resume_seconds=6.3,
+        ),
+    ),
+    holders=(
+        Holder(name="qemu-system-x86", pid=812, locked_bytes=64 * MIB, huge_bytes=MIB),
+        Holder(name="/machine.slice", locked_bytes=70 * MIB),
     ),
     rates=Rates(
         disk_write_bytes_per_second=2e8,

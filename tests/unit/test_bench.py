@@ -20,8 +20,9 @@ from bench.lab import LabError
 from bench.lab.wheel import code_key
 from bench.throughput import Sample, Way, parse_samples, ratios, sample_of, still_to_do, summary
 from hibprep.config import Config
+from hibprep.machine import open_machine
 from hibprep.model import Limits, Target
-from hibprep.prepare import make_plan, open_machine
+from hibprep.prepare import make_plan
 
 
 @pytest.mark.parametrize("name", COMMANDS)

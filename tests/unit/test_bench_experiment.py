@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.experiment import cli, daemon, preparations
+from bench.experiment import cli, cycle, daemon, hook, preparations
 from bench.experiment import run as running
 from bench.experiment.calibrate import configuration, image_pages, line_through
 from bench.experiment.loads import fill_of, root_bytes
@@ -469,6 +469,62 @@ def test_what_the_daemon_predicted_is_in_its_last_report() -> None:
         daemon.predicted_seconds(TalkingGuest(report={}))  # type: ignore[arg-type]
 
 
+# --- the hook in the guest ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("swap_in", [True, False])
+def test_the_hook_is_told_to_take_everything(tmp_path: Path, *, swap_in: bool) -> None:
+    file = tmp_path / "hibprep.toml"
+    line = line_through((50_000, 7.0), (150_000, 11.0))
+    file.write_bytes(configuration(line) + hook.settings(swap_in=swap_in))
+    config = load_config(str(tmp_path), str(file))
+    assert config.target() == Target(TargetKind.MIN)
+    assert config.sleep.swap_in is swap_in
+    assert config.sleep.budget_seconds == hook.BUDGET_SECONDS
+    # systemd's own path, so that the hook runs
+    assert request(Condition.ALL_BACK, None) == ("systemctl", "hibernate")
+
+
+class ReportingGuest:
+    """Answers `hibprep history`."""
+
+    def __init__(self, *reports: object) -> None:
+        self.reports = reports
+
+    def run(self, argv: list[str], **_: object) -> Result:
+        assert argv[:2] == ["hibprep", "history"]
+        return Result(0, json.dumps({"reports": self.reports}).encode(), b"")
+
+
+def test_what_the_hook_predicted_is_in_the_record_of_the_last_sleep() -> None:
+    sleeps = [
+        {"command": "sleep", "hibernation": {"predicted_hibernate_seconds": seconds}}
+        for seconds in (9.0, 5.5)
+    ]
+    prepared = {"command": "prepare", "hibernation": {}}
+    guest: Any = ReportingGuest(*sleeps, prepared)
+    assert hook.predicted_seconds(guest) == 5.5
+    none: Any = ReportingGuest(prepared)
+    with pytest.raises(LabError, match="no report"):
+        hook.predicted_seconds(none)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"), [(None, "nobody knows"), (0.06, "6% of"), (1.0, "100% of")]
+)
+def test_a_working_set_that_was_left_is_not_what_is_to_be_measured(
+    ratio: float | None, said: str
+) -> None:
+    sample = replace(IDLE, workload=WorkloadKind.WARM, resident_ratio=ratio)
+    with pytest.raises(LabError, match=said):
+        cycle.must_be_empty(sample)
+
+
+def test_what_was_taken_is_measured() -> None:
+    cycle.must_be_empty(replace(IDLE, workload=WorkloadKind.WARM, resident_ratio=0.05))
+    cycle.must_be_empty(replace(IDLE, workload=WorkloadKind.COLD))
+
+
 # --- the command --------------------------------------------------------------------------------
 
 
@@ -478,7 +534,8 @@ def test_the_command_line_becomes_parameters(
     lab = FakeLab(monkeypatch)
     path = tmp_path / "r.jsonl"
     arguments = (
-        "--memory 1G --fill 70% --settle 5 --disk-rate 50M --swap file --image-size default,0 "
+        "--memory 1G --fill 70% --settle 5 --disk-rate 50M --disk-requests 500 --swap file "
+        "--image-size default,0 "
         "--condition idle,vanilla --workload warm --arrangement together --warm 5%,0.1 --runs 1"
     )
     done = CliRunner().invoke(cli.hibernate, [*arguments.split(), f"--output={path}", "--json"])
@@ -487,6 +544,7 @@ def test_the_command_line_becomes_parameters(
     found = load(path).parameters
     assert (found.memory_bytes, found.swap_bytes, found.fill_ratio) == (GIB, 2 * GIB, 0.7)
     assert (found.swap, found.warm_ratios) == ("file", (0.05, 0.1))
+    assert (found.disk_bytes_per_second, found.disk_requests_per_second) == (50 << 20, 500)
     lab.measured.clear()
     other = tmp_path / "s.jsonl"
     CliRunner().invoke(cli.hibernate, [f"--like={path}", "--runs=2", f"--output={other}"])

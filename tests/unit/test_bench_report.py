@@ -22,7 +22,7 @@ from bench.__main__ import main
 from bench.experiment.parameters import GIB, Parameters
 from bench.experiment.results import Calibration, Results, header_line, sample_line
 from bench.experiment.sample import OF_HIBPREP, Arrangement, Condition, Sample, WorkloadKind
-from bench.report import figures, plots, reference, render, tables, words
+from bench.report import comingback, figures, plots, reference, render, tables, words
 from bench.report.comparison import compare
 from bench.report.groups import (
     HIBERNATE,
@@ -291,12 +291,52 @@ def test_ours_stands_beside_theirs() -> None:
 def test_in_what_ours_was_another_experiment() -> None:
     assert reference.unlike(Parameters()) == []
     small = Parameters(memory_bytes=GIB, settle_seconds=10, disk_bytes_per_second=0, fill_ratio=0.5)
+    assert reference.unlike(Parameters(disk_requests_per_second=500)) == ["disks of 500 requests/s"]
     assert reference.unlike(small) == [
         "1 GiB of memory",
         "disks that are not throttled",
         "50 % filled",
         "10.0 s of rest",
     ]
+
+
+# --- coming back --------------------------------------------------------------------------------
+
+
+def taken(condition: Condition, usable_seconds: float, run: int) -> Sample:
+    return replace(
+        sample(Condition.ONELINER, WARM, run, 1.0),
+        condition=condition,
+        resume_seconds=10.0 + run,
+        usable_seconds=usable_seconds + run,
+    )
+
+
+def test_what_bringing_back_is_worth() -> None:
+    found = [
+        taken(condition, seconds, number)
+        for condition, seconds in ((Condition.ALL_OUT, 38.0), (Condition.ALL_BACK, 17.0))
+        for number in range(2)
+    ]
+    text = comingback.sentences(section(found, replace(PLAN, disk_requests_per_second=500)))
+    assert "usable **28.0 s** after its first answer" in text
+    assert "**7.00 s** after it where hibprep read it back: 4.00×" in text
+    assert "38.5 s and 17.5 s" in text
+    assert "100 MiB/s, in no more than 500 requests a second" in text
+    assert "as it was" not in text
+    assert "Medians of 2 runs" in text
+    found.append(sample(Condition.VANILLA, WARM, 0, 1.0))
+    text = comingback.sentences(section(found))
+    assert "and 50.0 s as it was" in text
+    assert "without any latency" in text
+
+
+def test_of_what_was_not_measured_nothing_is_said() -> None:
+    alone = [taken(Condition.ALL_OUT, 38.0, 0)]
+    assert comingback.sentences(section(alone)) == ""
+    failed = replace(taken(Condition.ALL_BACK, 17.0, 0), failure="it was still there")
+    assert comingback.sentences(section([*alone, failed])) == ""
+    assert comingback.sentences(section(every())) == ""
 
 
 # --- phases -------------------------------------------------------------------------------------

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 import hibprep.hibernate
+import hibprep.machine
 import hibprep.prepare
+import hibprep.session
 from hibprep import __version__, cli
 from hibprep.cli import common
 from hibprep.config import Config
@@ -104,12 +106,12 @@ def engine(root: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
         return Scope(ScopeKind.CGROUP, path)
 
     module = hibprep.prepare
-    monkeypatch.setattr(module, "open_machine", open_machine)
+    monkeypatch.setattr(hibprep.machine, "open_machine", open_machine)
     monkeypatch.setattr(module, "make_plan", make_plan)
     monkeypatch.setattr(module, "prepare", answer("prepare"))
     monkeypatch.setattr(module, "reclaim", answer("reclaim"))
-    monkeypatch.setattr(module, "validated_scope", validated_scope)
-    monkeypatch.setattr(module, "capabilities", lambda _machine: CAPABILITIES)
+    monkeypatch.setattr(hibprep.machine, "validated_scope", validated_scope)
+    monkeypatch.setattr(hibprep.session, "capabilities", lambda _machine: CAPABILITIES)
     monkeypatch.setattr(hibprep.hibernate, "hibernate", answer("hibernate"))
     return fake
 

@@ -11,7 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
+import hibprep.machine
 import hibprep.prepare
+import hibprep.session
 from hibprep import cli, swapin
 from hibprep.cli import common
 from hibprep.config import Config
@@ -62,9 +64,9 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
         fake.act(stop)
         return fake.report
 
-    monkeypatch.setattr(hibprep.prepare, "open_machine", open_machine)
+    monkeypatch.setattr(hibprep.machine, "open_machine", open_machine)
     monkeypatch.setattr(
-        hibprep.prepare,
+        hibprep.machine,
         "validated_scope",
         lambda _machine, path: Scope(ScopeKind.CGROUP, path),
     )

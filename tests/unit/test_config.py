@@ -16,6 +16,7 @@ import hibprep
 from hibprep.config import Config, ConfigErrors, load, schema
 from hibprep.errors import ConfigError, ExitCode
 from hibprep.idleness import IdlePolicy
+from hibprep.laws import Law
 from hibprep.model import BackendName, Limits, Rates, Stage, Target, TargetKind
 from hibprep.pace import PacePolicy
 from hibprep.policy import Battery, Policy
@@ -106,6 +107,7 @@ def test_the_shipped_file_shows_the_defaults() -> None:
         "size",
         "seconds",
         "daily_write",
+        "older_than_seconds",
         "metrics_file",
         "metrics_port",
         *Config().rates_section.model_dump(),
@@ -290,6 +292,8 @@ on_low_power = "forward"
 forward_factor = 0.5
 [continuous]
 within_seconds = 11
+older_than_seconds = 300
+law = "tmo"
 period_seconds = 12
 bytes_per_second = 1300
 memory_pressure_percent = 14
@@ -326,7 +330,9 @@ def test_every_setting_of_the_daemon_has_an_effect(tmp_path: Path) -> None:
         write_budget_bytes=2 << 30,
         continuous_seconds=11,
         period_seconds=12,
+        older_than_seconds=300,
         pace=PacePolicy(
+            law=Law.TMO,
             bytes_per_second=1300,
             memory_pressure_share=0.14,
             io_pressure_share=0.15,

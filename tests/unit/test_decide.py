@@ -484,3 +484,66 @@ def test_continuous_backs_off_from_the_working_set() -> None:
     assert first is not None
     assert later is not None
     assert later == first // 2
+
+
+def by_age(seconds: float = 300.0) -> Daemon:
+    daemon = Daemon(Policy(kind=Kind.CONTINUOUS, older_than_seconds=seconds))
+    daemon.used()
+    return daemon
+
+
+def test_what_is_old_goes_although_the_hibernation_is_within_its_time() -> None:
+    daemon = by_age()
+    (made,) = daemon.tell(slow(6.0), after=10)
+    assert made.act is Act.START
+    assert made.older_than_seconds == 300
+    assert made.stages == (Stage.CACHE, Stage.COLD_ANON)
+    assert made.reason == "would hibernate in 6.0 s, within 10 s; what is idle for 5 min goes"
+    assert made.amount_bytes
+    daemon.tell(replace(DONE, freed_bytes=50 << 20), after=1)
+    assert daemon.phase() is Phase.READY
+    # there was something: there may be more of it
+    assert acts(daemon.tell(slow(6.0), after=9)) == [Act.START]
+
+
+def test_where_nothing_was_old_the_next_look_is_a_quarter_of_the_age_away() -> None:
+    daemon = by_age()
+    daemon.tell(slow(6.0), after=10)
+    daemon.tell(DONE, after=1)
+    assert daemon.phase() is Phase.READY
+    for _ in range(7):
+        assert daemon.tell(slow(6.0), after=10) == ()
+        assert daemon.phase() is Phase.READY
+    assert daemon.state.wake_at_seconds == START + 11 + 75
+    assert acts(daemon.tick(5)) == [Act.START]
+
+
+def test_a_hibernation_that_would_take_too_long_goes_before_age() -> None:
+    daemon = by_age()
+    (made,) = daemon.tell(slow(20.0), after=10)
+    assert made.older_than_seconds == 0
+    assert Stage.ANON in made.stages
+    daemon.tell(replace(DONE, freed_bytes=50 << 20), after=1)
+    (made,) = daemon.tell(slow(9.0), after=10)
+    assert made.older_than_seconds == 300
+
+
+def test_what_is_old_stays_while_others_are_under_pressure_or_the_cpus_were_used() -> None:
+    daemon = by_age()
+    daemon.tell(Pressure(resource="io", scope="user.slice", share=0.5))
+    assert daemon.tell(slow(6.0), after=10) == ()
+    assert daemon.phase() is Phase.READY
+    assert "others are under pressure" in daemon.state.reason
+    assert acts(daemon.tell(slow(6.0), after=30)) == [Act.START]
+    daemon.tell(replace(DONE, freed_bytes=50 << 20, cpu_seconds=1.0), after=1)
+    assert daemon.tell(slow(6.0), after=60) == ()
+    assert "1.00 s of a CPU" in daemon.state.reason
+
+
+def test_on_battery_only_the_cache_that_is_old_goes() -> None:
+    daemon = Daemon(
+        Policy(kind=Kind.CONTINUOUS, older_than_seconds=60, on_battery=Battery.CACHE_ONLY)
+    )
+    daemon.tell(PowerSupply(mains=False, battery_percent=80))
+    (made,) = daemon.tell(slow(6.0), after=10)
+    assert made.stages == (Stage.CACHE,)

@@ -74,9 +74,18 @@ class Histories(RuleBasedStateMachine):
         budget=st.sampled_from([0, 1 << 30]),
         each=st.booleans(),
         swap_in=st.booleans(),
+        older_than=st.sampled_from([0.0, 60.0]),
     )
     def configure(
-        self, *, kind: Kind, battery: Battery, low: Battery, budget: int, each: bool, swap_in: bool
+        self,
+        *,
+        kind: Kind,
+        battery: Battery,
+        low: Battery,
+        budget: int,
+        each: bool,
+        swap_in: bool,
+        older_than: float,
     ) -> None:
         self.policy = Policy(
             kind=kind,
@@ -85,6 +94,7 @@ class Histories(RuleBasedStateMachine):
             write_budget_bytes=budget,
             idle=IdlePolicy(cpu_each=each),
             swap_in=swap_in,
+            older_than_seconds=older_than,
         )
 
     def tell(self, signal: Signal) -> None:
@@ -109,6 +119,11 @@ class Histories(RuleBasedStateMachine):
                 assert decision.write_bytes > 0 or not WRITING & set(decision.stages)
             if self.policy.kind is Kind.ON_REQUEST:
                 assert asked
+            if decision.older_than_seconds:
+                assert self.policy.kind is Kind.CONTINUOUS
+                assert decision.older_than_seconds == self.policy.older_than_seconds
+                assert decision.amount_bytes
+                assert not asked
             self.running, self.stopped = decision, False
         elif decision.act is Act.STOP:
             assert self.running is not None, "nothing to stop"

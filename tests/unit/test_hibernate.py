@@ -10,8 +10,8 @@ import pytest
 
 from hibprep import hibernate as sleeper
 from hibprep.config import Config
+from hibprep.machine import Machine
 from hibprep.model import Ending, Limits, Report, Target
-from hibprep.prepare import Machine
 from hibprep.reclaim.base import Stop
 from tests.fakes.harness import FakeClock
 from tests.fakes.machine import FakeMachine, FakeRoot

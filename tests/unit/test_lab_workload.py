@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import argparse
+import ctypes
 import json
 import os
 import signal
@@ -172,3 +174,46 @@ def test_no_two_pages_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     pages = {data[offset : offset + 4096] for offset in range(0, len(data), 4096)}
     assert len(pages) == len(data) // 4096
     assert region.wrong_blocks() == 0
+
+
+def test_what_was_in_memory_after_a_sleep_is_told_of_before_it_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = argparse.Namespace(
+        state=str(tmp_path / "state.json"), period=1.0, compressible=0.5,
+        tmpfs_directory=str(tmp_path), file_directory=str(tmp_path),
+        **{f"{name}_bytes": 0 for name in workload.REGIONS} | {"warm_bytes": 8 * MiB},
+    )  # fmt: skip
+    asleep = [0.0]
+    monkeypatch.setattr(workload, "asleep_seconds", lambda: asleep[0])
+    one = workload.Workload(options)
+    one._pass()
+    assert one._state["woke"] is None
+    assert one._warm is not None
+    ctypes.CDLL(None).madvise(
+        ctypes.c_void_p(one._warm.address), ctypes.c_size_t(6 * MiB), 4
+    )  # MADV_DONTNEED
+    asleep[0] = 30.0
+    one._pass()
+    found: Any = one._state["woke"]
+    assert found["pages"] == 8 * MiB // 4096
+    assert found["present"] <= 2 * MiB // 4096
+    one._pass()
+    assert one._state["woke"] is found  # of the sleep, and not of every pass
+
+
+def test_a_sleep_in_the_middle_of_a_pass_tells_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = argparse.Namespace(
+        state=str(tmp_path / "state.json"), period=1.0, compressible=0.5,
+        tmpfs_directory=str(tmp_path), file_directory=str(tmp_path),
+        **{f"{name}_bytes": 0 for name in workload.REGIONS} | {"warm_bytes": MiB},
+    )  # fmt: skip
+    moments = iter([0.0, 0.0, 30.0, 30.0, 30.0])
+    monkeypatch.setattr(workload, "asleep_seconds", lambda: next(moments))
+    one = workload.Workload(options)
+    one._pass()
+    assert one._state["woke"] is None
+    one._pass()
+    assert one._state["woke"] is None

@@ -7,11 +7,13 @@ import errno
 import os
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hibprep.kernel.lrugen import ENABLED_FILE
 from hibprep.kernel.process import MAX_RANGES
 from hibprep.kernel.root import KernelRoot
 from hibprep.model import (
@@ -387,9 +389,10 @@ class Watch:
     idle=st.lists(st.floats(0, 200), min_size=1, max_size=6),
     hot=st.lists(st.booleans(), min_size=6, max_size=6),
     ages=st.lists(st.floats(0, 300), min_size=2, max_size=4),
-    age=st.integers(10, 600).map(lambda tenths: tenths / 10),
+    age=st.integers(10, 2000).map(lambda tenths: tenths / 10),
     kernel=st.sampled_from([(6, 1), (6, 12), (6, 18), (7, 3)]),
     primed=st.booleans(),
+    was_on=st.booleans(),
 )
 def test_lrugen_never_takes_what_was_used_less_than_the_age_ago(
     *,
@@ -399,6 +402,7 @@ def test_lrugen_never_takes_what_was_used_less_than_the_age_ago(
     age: float,
     kernel: tuple[int, int],
     primed: bool,
+    was_on: bool,
 ) -> None:
     sets = [
         AnonSet(16 * MIB, idle_seconds=seconds, hot=is_hot)
@@ -409,8 +413,11 @@ def test_lrugen_never_takes_what_was_used_less_than_the_age_ago(
         cgroups=[FakeCgroup(APP, anon=sets[::2]), FakeCgroup(OTHER, anon=sets[1::2])],
         generation_ages_seconds=tuple(sorted(ages, reverse=True)),
         bytes_per_second=50e6,
+        lru_gen=was_on,
     )
     harness = Harness(fake)
+    if not was_on:
+        harness.set_knob(ENABLED_FILE, "y", "as a plan has it done")
     watch = Watch(harness)
     backend = harness.backends[BackendName.LRUGEN]
     wanted = step(Kind.ANON, age=age)
@@ -422,7 +429,7 @@ def test_lrugen_never_takes_what_was_used_less_than_the_age_ago(
     # the kernel tells ages in whole milliseconds
     assert watch.least_idle_seconds >= age - 0.001
     for each in sets:
-        if not each.hot and each.idle_seconds > 300 + age:
+        if was_on and not each.hot and each.idle_seconds > 300 + age:
             assert each.size_bytes == 0
 
 
@@ -536,9 +543,143 @@ def test_lrugen_that_is_switched_off_can_be_used() -> None:
     assert "switched-off" in capability.features
 
 
-@pytest.mark.parametrize("kind", [Kind.SLAB, Kind.ANY])
-def test_lrugen_knows_no_other_kinds(kind: Kind) -> None:
-    assert chunk(Harness(machine()), BackendName.LRUGEN, step(kind)).status is Status.FAILED
+def test_lrugen_knows_no_slab() -> None:
+    outcome = chunk(Harness(machine()), BackendName.LRUGEN, step(Kind.SLAB))
+    assert outcome.status is Status.FAILED
+
+
+def test_lrugen_takes_both_kinds_when_both_are_meant() -> None:
+    fake = machine(generation_ages_seconds=(900.0, 800.0, 700.0, 600.0))
+    harness = Harness(fake)
+    finish(harness, harness.backends[BackendName.LRUGEN], step(Kind.ANY, age=10.0))
+    assert sizes(fake, APP) == [0, 100 * MIB]
+    assert fake.cgroup(APP).file_bytes == 0
+    assert {words[4] for words in commands(harness, "-")} == {"100"}
+
+
+def test_lrugen_takes_page_cache_of_those_that_may_not_swap() -> None:
+    fake = machine(
+        generation_ages_seconds=(900.0, 800.0, 700.0, 600.0),
+        cgroups=[
+            FakeCgroup(
+                OTHER,
+                anon=[AnonSet(300 * MIB, idle_seconds=5000)],
+                file_bytes=50 * MIB,
+                swap_max_bytes=0,
+            )
+        ],
+    )
+    harness = Harness(fake)
+    finish(harness, harness.backends[BackendName.LRUGEN], step(Kind.ANY, age=10.0))
+    assert sizes(fake, OTHER) == [300 * MIB]
+    assert fake.cgroup(OTHER).file_bytes == 0
+    assert {words[4] for words in commands(harness, "-")} == {"0"}
+
+
+def test_lrugen_does_not_trust_ages_from_before_it_was_switched_on() -> None:
+    fake = machine(
+        (6, 1),
+        lru_gen=False,
+        generation_ages_seconds=(900.0, 800.0, 700.0, 600.0),
+        cgroups=[FakeCgroup(APP, anon=[AnonSet(300 * MIB, idle_seconds=100)])],
+    )
+    harness = Harness(fake)
+    harness.set_knob(ENABLED_FILE, "y", "as a plan has it done")
+    backend = harness.backends[BackendName.LRUGEN]
+    begin = fake.now
+    while sizes(fake, APP) == [300 * MIB]:
+        outcome = backend.run(step(Kind.ANON, age=20.0), Budget(64 * MIB, 0.1), harness.stop)
+        assert outcome.status in (Status.OK, Status.WAIT)
+        harness.stop.wait(outcome.wait_seconds)
+    # the list says 700 s from the start; what is known is what was seen since
+    assert fake.now - begin >= 20.0
+
+
+@pytest.mark.parametrize("kernel", [(6, 12), (7, 3)])
+def test_lrugen_goes_on_when_the_kernel_ages_first(kernel: tuple[int, int]) -> None:
+    fake = machine(
+        kernel,
+        cgroups=[
+            FakeCgroup(
+                path, anon=[AnonSet(300 * MIB, idle_seconds=5), AnonSet(100 * MIB, hot=True)]
+            )
+            for path in (APP, OTHER)
+        ],
+    )
+    harness = Harness(fake)
+    raced: list[str] = []
+
+    def another_ager(path: str, text: str) -> None:
+        if text.startswith("+"):
+            raced.append(text)
+            group = next(e for e in fake.subtree("/") if e.memcg_id == int(text.split()[1]))
+            if len(raced) % 2:
+                fake.age(group, group.max_generation)
+
+    harness.worker.before_write = another_ager
+    outcome = finish(harness, harness.backends[BackendName.LRUGEN], step(Kind.ANON, age=10.0))
+    assert raced
+    assert outcome.status is Status.EXHAUSTED
+    assert sizes(fake, APP) == sizes(fake, OTHER) == [0, 100 * MIB]
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOENT])
+def test_lrugen_says_that_debugfs_was_closed_meanwhile(number: int) -> None:
+    fake = machine()
+    harness = Harness(fake)
+
+    def refuse(_: str) -> None:
+        raise OSError(number, "no")
+
+    fake.writers[GENERATIONS] = refuse
+    begin = fake.now
+    outcome = finish(harness, harness.backends[BackendName.LRUGEN], step(Kind.ANON, age=10.0))
+    assert outcome.status is Status.FAILED
+    assert os.strerror(number) in outcome.note
+    assert fake.now == begin
+
+
+def test_lrugen_ages_a_cgroup_that_has_the_number_of_one_that_is_gone() -> None:
+    fake = machine()
+    harness = Harness(fake)
+    backend = harness.backends[BackendName.LRUGEN]
+    finish(harness, backend, step(Kind.ANON, age=10.0))
+    reborn = fake.cgroup(APP)
+    fake.remove_cgroup(APP)
+    reborn.path = "/user.slice/next.service"
+    reborn.anon = [AnonSet(200 * MIB, last_used=fake.now, generation=reborn.max_generation)]
+    fake.by_path[reborn.path] = reborn
+    fake._list_files()
+    finish(harness, backend, step(Kind.ANON, age=10.0))
+    assert sizes(fake, reborn.path) == [0]
+
+
+@pytest.mark.parametrize(("aging_seconds", "apart"), [(0.01, 10.0), (0.25, 25.0), (30.0, 30.0)])
+def test_lrugen_ages_no_oftener_than_it_can_afford(aging_seconds: float, apart: float) -> None:
+    fake = machine(cgroups=[each for each in machine().cgroups if each.path != "/"])
+    harness = Harness(fake)
+    moments: dict[str, list[float]] = {}
+
+    def slow(path: str, text: str) -> None:
+        if text.startswith("+"):
+            moments.setdefault(text.split()[1], []).append(fake.now)
+
+    harness.worker.before_write = slow
+    write = fake.writers[GENERATIONS]
+
+    def takes_its_time(text: str) -> None:
+        write(text)
+        if text.startswith("+"):
+            fake.advance(aging_seconds)
+
+    fake.writers[GENERATIONS] = takes_its_time
+    finish(harness, harness.backends[BackendName.LRUGEN], step(Kind.ANON, age=10.0))
+    gaps = [later - one for times in moments.values() for one, later in pairwise(times[1:])]
+    assert gaps
+    # two lists are aged; the share is that of both
+    assert min(gaps) >= apart - 0.002
+    if aging_seconds < 1:
+        assert max(gaps) <= apart + 2 * aging_seconds + 0.002
 
 
 # --- node ---------------------------------------------------------------------------------------

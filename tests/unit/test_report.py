@@ -23,7 +23,7 @@ from .examples import CAPABILITIES, GIB, PLAN, REPORT
 
 PAGES = {
     "plan": plan_page(PLAN),
-    "plan-empty": plan_page(dataclasses.replace(PLAN, steps=(), limits=(), knobs=())),
+    "plan-empty": plan_page(dataclasses.replace(PLAN, steps=(), limits=(), knobs=(), ages=())),
     "report": report_page(REPORT),
     "report-interrupted": report_page(
         dataclasses.replace(

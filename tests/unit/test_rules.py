@@ -14,16 +14,19 @@ from hypothesis import strategies as st
 
 from hibprep import plan as planning
 from hibprep import prepare as engine
+from hibprep import session
 from hibprep.amount import for_reclaim
 from hibprep.config import Config
 from hibprep.errors import HibprepError, KernelFileMissing
 from hibprep.kernel.root import KernelRoot
+from hibprep.machine import Machine
 from hibprep.model import (
     MACHINE,
     BackendName,
     Capability,
     Ending,
     Kind,
+    Label,
     Limits,
     Plan,
     Rates,
@@ -163,6 +166,9 @@ class Drawn:
             raise KernelFileMissing(path, "is gone")
         total = sum(size for each, size in self.own.items() if covers(path, each))
         return {"anon": total, "file": 2 * total, "file_mapped": total}
+
+    def label(self, path: str) -> Label | None:  # noqa: ARG002 - there are none
+        return None
 
 
 @st.composite
@@ -602,10 +608,10 @@ class Bench:
     worker: FakeWorker
     stop: FakeStop
 
-    def machine(self, **rules: list[str]) -> engine.Machine:
+    def machine(self, **rules: list[str]) -> Machine:
         harness = Harness(self.fake)
         config = Config.model_validate({"cgroups": rules})
-        return engine.Machine(self.root, config, FakeClock(self.fake), harness.tree, "no v2")
+        return Machine(self.root, config, FakeClock(self.fake), harness.tree, "no v2")
 
 
 @pytest.fixture
@@ -613,7 +619,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     fake = machine((6, 1))
     root = FakeRoot(fake, tmp_path)
     worker = FakeWorker(root, fake)
-    monkeypatch.setattr(engine, "ProcessWorker", lambda *_: worker)
+    monkeypatch.setattr(session, "ProcessWorker", lambda *_: worker)
     return Bench(fake, root, worker, FakeStop(fake))
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from hibprep import prepare as engine
+from hibprep import session
 from hibprep.config import Config
 from hibprep.kernel.cgroup import find_cgroup2
 from hibprep.kernel.lock import RunLock
+from hibprep.machine import Machine
 from hibprep.model import BackendName, Ending, Kind, Report, Stage, Step
 from hibprep.sleephook import Before, Leg, after, before, close_lost, worthwhile
 from hibprep.sleeprecord import RecordFile
@@ -40,10 +41,10 @@ class Sleeper:
     config: dict[str, object] = field(default_factory=dict)
 
     @property
-    def machine(self) -> engine.Machine:
+    def machine(self) -> Machine:
         tree = find_cgroup2(self.root).tree
         config = Config.model_validate(self.config)
-        return engine.Machine(self.root, config, self.clock, tree, "no v2")
+        return Machine(self.root, config, self.clock, tree, "no v2")
 
     def before(self, leg: Leg = Leg.HIBERNATE) -> Before:
         return before(self.machine, leg, FakeStop(self.fake))
@@ -66,7 +67,7 @@ def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **state: object) ->
         **state,  # type: ignore[arg-type]
     )
     root = FakeRoot(fake, tmp_path)
-    monkeypatch.setattr(engine, "ProcessWorker", lambda *_: FakeWorker(root, fake))
+    monkeypatch.setattr(session, "ProcessWorker", lambda *_: FakeWorker(root, fake))
     return Sleeper(fake, root, SleepingClock(fake))
 
 
@@ -205,3 +206,29 @@ def test_swapping_out_pays_only_where_it_takes_less_time_than_it_saves() -> None
     assert [each.stage for each in pays.steps] == [Stage.CACHE]
     assert "71.6 s of writing would save 66.0 s" in why
     assert worthwhile(replace(plan, steps=(cache,))) == (replace(plan, steps=(cache,)), "")
+
+
+@pytest.mark.parametrize(("kind", "taken"), [("image_size", False), ("min", True)])
+def test_who_wants_a_small_image_has_not_asked_what_it_costs(
+    asleep: Sleeper, kind: str, *, taken: bool
+) -> None:
+    asleep.config = {
+        "target": {"kind": kind},
+        "sleep": {"budget_seconds": 40},
+        "rates": {"disk_write_bytes_per_second": 1e6},
+    }
+    words = asleep.before().words
+    record = asleep.record.load()
+    assert record is not None
+    assert (record.report.freed.swapped_out_bytes > GIB) is taken
+    assert any("nothing more is swapped out" in line for line in words) is not taken
+
+
+def test_where_all_goes_nobody_waits_until_it_is_cold(asleep: Sleeper) -> None:
+    asleep.config = {"target": {"kind": "min"}, "sleep": {"budget_seconds": 40}}
+    asleep.before()
+    record = asleep.record.load()
+    assert record is not None
+    stages = {step.stage for step in record.report.steps}
+    assert Stage.ANON in stages
+    assert Stage.COLD_ANON not in stages

@@ -20,9 +20,9 @@ from hibprep.kernel.cgroup import CgroupTree, find_cgroup2
 from hibprep.kernel.members import read_members
 from hibprep.kernel.pagemap import PAGE
 from hibprep.kernel.root import KernelRoot
+from hibprep.machine import Machine
 from hibprep.model import MACHINE, Ending, Memory, Scope, ScopeKind, Zone
 from hibprep.page import render
-from hibprep.prepare import Machine
 from hibprep.ranges import Range, intersect, ordered, subtract, total_bytes
 from hibprep.reclaim.base import Stop, WriteResult
 from hibprep.remembered import Record, Remembered, Who

@@ -15,6 +15,7 @@ from hibprep.kernel.root import KernelRoot
 from hibprep.model import Progress, Stage
 from hibprep.ranges import join, total_bytes
 from hibprep.remembered import GAP_BYTES, Record, Seen, Who
+from hibprep.workingset import OwnLooks
 from tests.fakes.clock import HandClock
 from tests.fakes.processes import PAGE, FakeProcess, Mapped, write_kernel_thread
 
@@ -53,6 +54,13 @@ def root(tmp_path: Path) -> KernelRoot:
     return KernelRoot(tmp_path)
 
 
+def kept(root: KernelRoot, look: str = "a look", *, files: bool = True) -> Record:
+    """A look on top of what is on record, and kept."""
+    return workingset.save(
+        root, workingset.take(root, workingset.load(root), look=look, files=files)
+    )
+
+
 def prefix(root: KernelRoot) -> Path:
     return root.prefix
 
@@ -84,10 +92,10 @@ def test_what_survived_is_first(root: KernelRoot) -> None:
     far = GAP_BYTES // PAGE + 2
     before = Mapped(16, "a" + "." * far + "a")
     FakeProcess(7, (before,)).write(prefix(root))
-    first = workingset.record(root, look="before")
+    first = kept(root, look="before")
     assert not first.note
     FakeProcess(7, (Mapped(16, "s" + "." * far + "a"),)).write(prefix(root))
-    workingset.record(root, look="later", files=False)
+    kept(root, look="later", files=False)
     record = workingset.load(root)
     assert record is not None
     assert record.looks == ("later", "before")
@@ -128,7 +136,7 @@ def test_it_ends_when_it_is_told_to(root: KernelRoot) -> None:
 
 
 def test_a_machine_without_processes(tmp_path: Path) -> None:
-    record = workingset.record(KernelRoot(tmp_path))
+    record = kept(KernelRoot(tmp_path))
     assert record.processes == {}
     # of no boot that can be told: it is worth nothing
     assert workingset.load(KernelRoot(tmp_path)) is None
@@ -138,7 +146,7 @@ def test_a_machine_without_processes(tmp_path: Path) -> None:
 
 
 def test_what_is_kept_is_what_was_seen(root: KernelRoot) -> None:
-    record = workingset.record(root)
+    record = kept(root)
     assert workingset.load(root) == record
     path = root.path(workingset.FILE)
     assert path.stat().st_mode & 0o777 == 0o600
@@ -146,18 +154,18 @@ def test_what_is_kept_is_what_was_seen(root: KernelRoot) -> None:
 
 
 def test_another_boot_has_nothing(root: KernelRoot) -> None:
-    workingset.record(root)
+    kept(root)
     root.path("/proc/sys/kernel/random/boot_id").write_text("another\n")
     assert workingset.load(root) is None
-    assert workingset.record(root, look="new").looks == ("new",)
+    assert kept(root, look="new").looks == ("new",)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version":9}', "\xff"])
 def test_what_is_damaged_is_nothing(root: KernelRoot, text: str) -> None:
-    workingset.record(root)
+    kept(root)
     root.path(workingset.FILE).write_text(text, encoding="latin-1")
     assert workingset.load(root) is None
-    workingset.record(root)
+    kept(root)
     assert workingset.load(root) is not None
 
 
@@ -167,13 +175,13 @@ def test_nothing_was_ever_kept(root: KernelRoot) -> None:
 
 def test_why_it_was_not_kept(root: KernelRoot) -> None:
     root.path("/var").write_text("no directory")
-    record = workingset.record(root)
+    record = kept(root)
     assert workingset.FILE in record.note
     assert record.processes
 
 
 def test_addresses_and_names_are_kept_and_nothing_else(root: KernelRoot) -> None:
-    text = json.loads(_text(root, workingset.record(root)))
+    text = json.loads(_text(root, kept(root)))
     assert set(text) == {"version", "boot", "taken", "looks", "complete", "processes"}
     assert set(text["processes"][0]) == {"pid", "start", "name", "cgroup", "anon", "files"}
 
@@ -224,7 +232,7 @@ def test_a_run_is_watched(root: KernelRoot) -> None:
         at(Stage.CACHE, 0), at(Stage.CACHE, 60), at(Stage.COLD_ANON, 0), at(Stage.COLD_ANON, 10),
         at(Stage.COLD_ANON, 80), at(Stage.ANON, 0), at(Stage.ANON, 55), at(Stage.ANON, 60),
     ]  # fmt: skip
-    with workingset.watching(root, told.append) as tell:
+    with workingset.watching(OwnLooks(root), told.append) as tell:
         for progress in run:
             tell(progress)
         assert workingset.load(root) is None  # nothing is written while it runs
@@ -239,15 +247,15 @@ def test_a_run_is_watched(root: KernelRoot) -> None:
 
 
 def test_a_run_without_progress_leaves_what_is_known(root: KernelRoot) -> None:
-    known = workingset.record(root)
-    with workingset.watching(root):
+    known = kept(root)
+    with workingset.watching(OwnLooks(root)):
         pass
     assert workingset.load(root) == known
 
 
 def test_a_run_that_fails_has_been_watched_all_the_same(root: KernelRoot) -> None:
     def fail() -> None:
-        with workingset.watching(root) as tell:
+        with workingset.watching(OwnLooks(root)) as tell:
             tell(at(Stage.ANON, 0))
             raise RuntimeError
 
@@ -257,7 +265,7 @@ def test_a_run_that_fails_has_been_watched_all_the_same(root: KernelRoot) -> Non
 
 
 def test_a_run_that_is_to_stop_is_not_held_up(root: KernelRoot) -> None:
-    with workingset.watching(root, expired=lambda: True) as tell:
+    with workingset.watching(OwnLooks(root, expired=lambda: True)) as tell:
         tell(at(Stage.ANON, 0))
     assert workingset.load(root) is None
 
