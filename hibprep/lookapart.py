@@ -30,6 +30,7 @@ from hibprep.reclaim.base import Stop
 # Beside the look's own: to start, in a machine that has just given away all its caches, and at the
 # end to keep what was seen.
 GRACE_SECONDS = 8.0
+_TO_END_SECONDS = 0.5  # also behind the deadline of the run: a killed process needs a moment
 
 _PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]); from hibprep.lookapart import serve; "
@@ -102,10 +103,15 @@ class LooksApart:
 
     def _ended(self, process: subprocess.Popen[bytes]) -> bool:
         try:
-            process.wait(self._grace_seconds)
+            process.wait(max(_TO_END_SECONDS, self._within(self._grace_seconds)))
         except subprocess.TimeoutExpired:
             return False
         return True
+
+    def _within(self, seconds: float) -> float:
+        """So long, or until the deadline of the run."""
+        remaining = self._stop.remaining_seconds()
+        return seconds if remaining is None else min(seconds, remaining)
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -124,9 +130,7 @@ class LooksApart:
         poll = select.poll()
         poll.register(process.stdout.fileno(), select.POLLIN | select.POLLHUP)
         poll.register(self._stop.fileno(), select.POLLIN)
-        seconds = self._budget_seconds + self._grace_seconds
-        left = self._stop.remaining_seconds()
-        seconds = seconds if left is None else min(seconds, left)
+        seconds = self._within(self._budget_seconds + self._grace_seconds)
         ready = dict(poll.poll(math.ceil(seconds * 1000)))
         return process.stdout.fileno() in ready and bool(process.stdout.readline())
 
