@@ -27,7 +27,7 @@ HIBERNATE_SECONDS = 1200.0
 RESUME_SECONDS = 600.0
 TOUCH_SECONDS = 600.0
 VERIFY_SECONDS = 1200.0
-_EMPTY_RATIO = 0.05  # of the working set: no more may have been in memory
+_EMPTY_RATIO = 0.1  # of the working set: no more may have been in memory
 
 _IMAGE_SIZE = "/sys/power/image_size"
 _COMPRESSOR = "/sys/module/hibernate/parameters/compressor"

@@ -38,7 +38,7 @@ LONG = {
     "is in *prepare*. It does not hold image_size, and is left out where that is small",
     Condition.ALL_OUT: "`hibprep prepare --target min`, then `systemctl hibernate` with the hook: "
     "its last pass, while the programs of all users are frozen, takes the working set too. That is "
-    "in *hibernate*; a cycle in which more than 5 % of the working set was left has failed",
+    "in *hibernate*; a cycle in which more than 10 % of the working set was left has failed",
     Condition.ALL_BACK: "the same, and after the resume it is read back from swap "
     "(`sleep.swap_in`), what was in use first",
     Condition.IDLE: "the guest is freshly booted and not filled: the floor, what hibernating and "

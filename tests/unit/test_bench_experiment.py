@@ -510,7 +510,7 @@ def test_what_the_hook_predicted_is_in_the_record_of_the_last_sleep() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "said"), [(None, "nobody knows"), (0.06, "6% of"), (1.0, "100% of")]
+    ("ratio", "said"), [(None, "nobody knows"), (0.11, "11% of"), (1.0, "100% of")]
 )
 def test_a_working_set_that_was_left_is_not_what_is_to_be_measured(
     ratio: float | None, said: str
@@ -521,7 +521,7 @@ def test_a_working_set_that_was_left_is_not_what_is_to_be_measured(
 
 
 def test_what_was_taken_is_measured() -> None:
-    cycle.must_be_empty(replace(IDLE, workload=WorkloadKind.WARM, resident_ratio=0.05))
+    cycle.must_be_empty(replace(IDLE, workload=WorkloadKind.WARM, resident_ratio=0.1))
     cycle.must_be_empty(replace(IDLE, workload=WorkloadKind.COLD))
 
 
