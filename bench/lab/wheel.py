@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import shutil
 import sys
 import tempfile
@@ -14,9 +15,13 @@ from bench.lab.errors import LabError
 from bench.lab.paths import REPOSITORY, cache_root
 from bench.lab.process import run_logged
 
+_DAY_SECONDS = 86400.0
+
 
 def build_wheel(project: Path = REPOSITORY) -> Path:
-    """The wheel of the working tree as it is now; in the cache, replaced by the next one."""
+    """The wheel of the working tree as it is now; in the cache, in a folder of its content, so that
+    two trees that are measured at a time do not get each other's. Those of other days are removed.
+    """
     target = cache_root() / "wheel"
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".wheel-", dir=target) as name:
@@ -35,9 +40,21 @@ def build_wheel(project: Path = REPOSITORY) -> Path:
         built = list(place.glob("*.whl"))
         if len(built) != 1:
             raise LabError(f"{project}: expected one wheel, found {[x.name for x in built]}")
-        wheel = target / built[0].name
-        shutil.move(built[0], wheel)
+        digest = hashlib.sha256(built[0].read_bytes()).hexdigest()[:16]
+        wheel = target / digest / built[0].name
+        wheel.parent.mkdir(exist_ok=True)
+        built[0].replace(wheel)
+    _prune(target, wheel.parent)
     return wheel
+
+
+def _prune(target: Path, kept: Path) -> None:
+    """Remove the folders that nobody has built into for a day."""
+    os.utime(kept)
+    oldest = kept.stat().st_mtime - _DAY_SECONDS
+    for folder in target.iterdir():
+        if folder.is_dir() and not folder.name.startswith(".") and folder.stat().st_mtime < oldest:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def code_key(project: Path = REPOSITORY) -> str:
