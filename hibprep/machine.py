@@ -68,11 +68,15 @@ def snapshot_of(machine: Machine, scope: Scope) -> Snapshot:
     return replace(snapshot, scope=scope_memory(stat))
 
 
-def ruled_snapshot_of(machine: Machine, scope: Scope) -> Snapshot:
-    """The same, with the rules for cgroups as they stand now, and who holds what stays."""
+def ruled_snapshot_of(machine: Machine, scope: Scope, *, name_holders: bool = False) -> Snapshot:
+    """The same, with the rules for cgroups as they stand now.
+
+    With `name_holders` also who holds what stays, for a person to read: that looks at every process
+    and takes locks of their page tables, which nobody may wait for while users are frozen.
+    """
     rules = rules_for(machine.config.cgroups, scope, machine.tree, machine.tree_reason)
     snapshot = snapshot_of(machine, scope)
-    holders = read_holders(machine.root, machine.tree, snapshot.memory)
+    holders = read_holders(machine.root, machine.tree, snapshot.memory) if name_holders else ()
     zswap = read_zswap(machine.tree) if machine.tree and snapshot.zswap_enabled else ()
     return replace(snapshot, rules=rules, holders=holders, zswap_cgroups=zswap)
 

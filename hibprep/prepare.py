@@ -44,9 +44,16 @@ REPORT_VERSION = 1
 Tell = Callable[[Progress], None] | None
 
 
-def make_plan(machine: Machine, target: Target, limits: Limits, *, measure: bool = False) -> Plan:
+def make_plan(
+    machine: Machine,
+    target: Target,
+    limits: Limits,
+    *,
+    measure: bool = False,
+    name_holders: bool = False,
+) -> Plan:
     """Plan for `target`; with `measure`, speeds that are not known yet are measured and kept."""
-    snapshot = ruled_snapshot_of(machine, limits.scope)
+    snapshot = ruled_snapshot_of(machine, limits.scope, name_holders=name_holders)
     return planning.make(
         snapshot,
         {item.backend: item for item in capabilities(machine)},

@@ -26,6 +26,6 @@ def command(
     machine = common.open_machine(ctx, config)
     if wanted.kind is TargetKind.SIZE:
         common.refuse_absurd(machine.root, wanted.size_bytes, "a target")
-    plan = engine.make_plan(machine, wanted, common.choose_limits(config))
+    plan = engine.make_plan(machine, wanted, common.choose_limits(config), name_holders=True)
     common.show(plan, lambda: plan_page(plan), as_json=as_json)
     return ExitCode.DONE

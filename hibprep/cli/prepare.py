@@ -53,7 +53,7 @@ def command(
     limits = common.choose_zram(config, common.choose_limits(config, stages, scope), zram)
     # from here on Ctrl-C is an answer with a report, not an accident
     with common.stop_on_signals() as stop, progress() as tell:
-        plan = engine.make_plan(machine, wanted, limits, measure=not dry_run)
+        plan = engine.make_plan(machine, wanted, limits, measure=not dry_run, name_holders=True)
         if dry_run:
             common.show(plan, lambda: plan_page(plan), as_json=as_json)
             return ExitCode.DONE
