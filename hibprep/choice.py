@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hibprep import fitting, zswap
+from hibprep.coldness import DAMON_STAT_HIDES
 from hibprep.model import (
     BackendName,
     Capability,
@@ -153,6 +154,16 @@ def knob_changes(
                 path="/sys/kernel/mm/lru_gen/enabled",
                 value="y",
                 reason="the multi-gen LRU is built into this kernel and switched off",
+            )
+        )
+    if snapshot.damon_stat and any(
+        step.backend is BackendName.LRUGEN and step.waits for step in steps
+    ):
+        changes.append(
+            KnobChange(
+                path="/sys/module/damon_stat/parameters/enabled",
+                value="N",
+                reason=DAMON_STAT_HIDES,
             )
         )
     if any(step.backend is BackendName.NODE for step in steps):

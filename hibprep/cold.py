@@ -18,9 +18,10 @@ from functools import partial
 from hibprep import fitting
 from hibprep.clock import Clock
 from hibprep.cold_report import VERSION, ColdReport, colder_than
-from hibprep.coldness import histogram
+from hibprep.coldness import DAMON_STAT_HIDES, histogram
 from hibprep.errors import NotPossibleError
 from hibprep.kernel import lrugen
+from hibprep.kernel.damon_around import STAT_ENABLED, stat_runs
 from hibprep.kernel.knobs import KnobJournal, knob_name
 from hibprep.kernel.lock import RunLock
 from hibprep.kernel.root import KernelRoot
@@ -72,10 +73,10 @@ def run(
                 "refuse to hibernate with more of it than swap",
                 "make the swap larger, or leave --age out",
             )
-        # A preparation must not have to wait for long ages to pass; but what was switched on has to
-        # stay so, and only one may put it back.
-        was_on = bool(lrugen.read_enabled(machine.root))
-        with nullcontext() if was_on else RunLock(machine.root):
+        # A preparation must not have to wait for long ages to pass; but what was switched on or off
+        # has to stay so, and only one may put it back.
+        as_it_is = bool(lrugen.read_enabled(machine.root)) and not stat_runs(machine.root)
+        with nullcontext() if as_it_is else RunLock(machine.root):
             journal = KnobJournal(machine.root)
             try:
                 with closing(ProcessWorker(str(machine.root.prefix), machine.clock)) as worker:
@@ -87,7 +88,7 @@ def run(
                         path=scope.path,
                         seconds=age_seconds,
                         stop=stop,
-                        lock=partial(RunLock, machine.root) if was_on else nullcontext,
+                        lock=partial(RunLock, machine.root) if as_it_is else nullcontext,
                     )
             finally:
                 changes = journal.pending()
@@ -139,6 +140,8 @@ def age(
     was_on = bool(lrugen.read_enabled(root))
     if not was_on:
         set_knob(lrugen.ENABLED_FILE, "y", _REASON)
+    if stat_runs(root):
+        set_knob(STAT_ENABLED, "N", DAMON_STAT_HIDES)
     since = clock.monotonic()
     aging = Aging(worker, was_on=was_on)
     agings = 0

@@ -25,6 +25,9 @@ from dataclasses import dataclass
 
 from hibprep.model import GenerationList
 
+# DAMON looks at a page by clearing its accessed bit (damon_folio_mkold() in mm/damon/ops-common.c);
+# an aging that comes after it finds the page unused (walk_pte_range() in mm/vmscan.c).
+DAMON_STAT_HIDES = "DAMON_STAT clears the accessed bits by which an aging finds what was used"
 MIN_GENERATIONS = 2  # MIN_NR_GENS: the youngest, which eviction leaves alone
 
 

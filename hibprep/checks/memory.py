@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hibprep.checks.finding import GRUB, NAMED, Finding, Severity
+from hibprep.coldness import DAMON_STAT_HIDES
 from hibprep.page import size
 
 if TYPE_CHECKING:
@@ -49,6 +50,15 @@ def findings(facts: CheckFacts) -> Iterator[Finding]:
             f"vm.laptop_mode is {facts.snapshot.laptop_mode}: up to Linux 6.12 reclaim then hardly "
             "swaps anything out",
             "sysctl vm.laptop_mode=0; TLP and laptop-mode-tools set it",
+        )
+    if facts.snapshot.damon_stat and facts.snapshot.lru_gen_enabled is not None:
+        yield Finding(
+            Severity.INFO,
+            "damon-stat",
+            f"{DAMON_STAT_HIDES}: what is used seldom looks colder than it is. It is switched off "
+            "while hibprep finds out ages, and not while the daemon goes by those there are",
+            "echo N > /sys/module/damon_stat/parameters/enabled, or for good damon_stat.enabled=N "
+            "on the kernel's command line",
         )
 
 

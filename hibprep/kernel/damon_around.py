@@ -41,6 +41,11 @@ def system_ram(root: KernelRoot) -> tuple[tuple[int, int], ...]:
     return tuple(each for each in ranges if each[0] + 1 < each[1])
 
 
+def stat_runs(root: KernelRoot) -> bool:
+    """Whether DAMON_STAT does, as it does by default where it is built in."""
+    return (root.try_read(STAT_ENABLED) or "").strip() == "Y"
+
+
 def holders(root: KernelRoot) -> tuple[Holder, ...]:
     """The users of DAMON that run now, DAMON_RECLAIM left out."""
     found = [

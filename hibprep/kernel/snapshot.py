@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 
 from hibprep.kernel.cgroup import CgroupTree, find_cgroup2
+from hibprep.kernel.damon_around import stat_runs
 from hibprep.kernel.kidled import read_period_seconds
 from hibprep.kernel.lrugen import read_enabled, try_generations
 from hibprep.kernel.meminfo import read_meminfo
@@ -70,6 +71,7 @@ def read_snapshot(root: KernelRoot, tree: CgroupTree | None = None) -> Snapshot:
         zram_used_bytes=sum(each.used_bytes for each in read_zram(root)),
         zswap_enabled=(root.try_read(ZSWAP_ENABLED) or "").strip() in ("Y", "1"),
         lru_gen_enabled=read_enabled(root),
+        damon_stat=stat_runs(root),
         kidled_period_seconds=read_period_seconds(root) or 0,
         laptop_mode=0 if laptop_mode is None else unsigned(laptop_mode.strip(), LAPTOP_MODE),
         own_bytes=own_bytes(root),

@@ -280,6 +280,7 @@ class Snapshot:
     zswap_enabled: bool = False
     zswap_cgroups: tuple[ZswapCgroup, ...] = ()  # looked at where zswap is on
     lru_gen_enabled: bool | None = None  # None: not built
+    damon_stat: bool = False  # DAMON_STAT runs, and clears accessed bits
     kidled_period_seconds: int = 0  # 0: off, or a kernel without
     laptop_mode: int = 0
     cpus: int = 1

@@ -23,7 +23,7 @@ from hibprep.damon.pageout import Attributes, Scheme
 from hibprep.errors import HibprepError
 from hibprep.kernel import damon_sysfs
 from hibprep.kernel.cgroup import CgroupTree
-from hibprep.kernel.damon_around import STAT_ENABLED, holders, system_ram
+from hibprep.kernel.damon_around import STAT_ENABLED, holders, stat_runs, system_ram
 from hibprep.kernel.damon_reclaim import path_of
 from hibprep.kernel.meminfo import read_meminfo
 from hibprep.kernel.root import KernelRoot
@@ -96,7 +96,7 @@ class Damon:
             reason = "/proc/iomem does not tell where memory is: be root"
         if reason:
             return Capability(self.name, available=False, reason=reason, since=SINCE)
-        switched = (self._root.try_read(STAT_ENABLED) or "").strip() == "Y"
+        switched = stat_runs(self._root)
         return Capability(
             self.name,
             available=True,
@@ -144,7 +144,7 @@ class Damon:
         reason = self._in_its_way()
         if reason:
             return Outcome(Status.FAILED, reason)
-        if (self._root.try_read(STAT_ENABLED) or "").strip() == "Y":
+        if stat_runs(self._root):
             self._set_knob(STAT_ENABLED, "N", "DAMON_STAT keeps other users of DAMON from running")
         attributes = Attributes.for_age(step.min_age_seconds)
         quota = min(budget.amount_bytes, _MOST_QUOTA_BYTES)

@@ -134,6 +134,7 @@ def snapshots(draw: st.DrawFn, *, zram: bool = True, roomy: bool = False) -> Sna
         protected_bytes=draw(st.sampled_from([0, 0, 64 * MIB, total // 2])),
         swap_barred_bytes=draw(st.sampled_from([0, 0, 32 * MIB, total // 2])),
         lru_gen_enabled=draw(st.sampled_from([True, False, None])),
+        damon_stat=draw(st.booleans()),
         zswap_enabled=draw(st.booleans()),
         laptop_mode=draw(st.sampled_from([0, 5])),
     )

@@ -188,6 +188,13 @@ CASES: list[tuple[str, CheckFacts, Severity, str, str]] = [
         "sysctl vm.laptop_mode=0",
     ),
     (
+        "damon-stat",
+        facts(replace(SNAPSHOT, damon_stat=True)),
+        Severity.INFO,
+        "DAMON_STAT clears the accessed bits",
+        "echo N > /sys/module/damon_stat/parameters/enabled",
+    ),
+    (
         "not-encrypted",
         facts(swaps(replace(DISK, encrypted=False))),
         Severity.WARNING,

@@ -20,6 +20,7 @@ from hibprep.coldness import AgeRow, CgroupAges, histogram
 from hibprep.config import Config
 from hibprep.errors import ExitCode, NotPossibleError
 from hibprep.kernel.cgroup import find_cgroup2
+from hibprep.kernel.damon_around import STAT_ENABLED
 from hibprep.kernel.lock import LockedError, RunLock
 from hibprep.kernel.lrugen import ENABLED_FILE, GENERATIONS_FILE
 from hibprep.machine import Machine
@@ -126,6 +127,41 @@ def test_what_is_touched_at_a_known_moment_is_found_there(
     assert least(report, ALWAYS) == 0.0
     assert bench.fake.lru_gen is was_on
     assert bench.workers[0].closed
+
+
+def with_damon_stat(fake: FakeMachine) -> list[str]:
+    """DAMON_STAT runs, as it does by default from 6.17 on; what its switch was set to."""
+    written = ["Y"]
+    fake.readers[STAT_ENABLED] = lambda: f"{written[-1]}\n"
+    fake.writers[STAT_ENABLED] = lambda text: written.append(text.strip())
+    return written
+
+
+def test_who_clears_accessed_bits_is_switched_off_meanwhile(make: Make) -> None:
+    bench = make((7, 3))
+    switch = with_damon_stat(bench.fake)
+    while_aging: list[str] = []
+
+    def look(path: str, _text: str) -> None:
+        if path == GENERATIONS_FILE:
+            while_aging.append(switch[-1])
+            # another one would put it back in the middle
+            with pytest.raises(LockedError):
+                RunLock(bench.root).acquire()
+
+    bench.before_write = look
+    report = bench.run(age=60.0)
+    assert len(while_aging) == len(bench.agings) > 0
+    assert set(while_aging) == {"N"}
+    assert switch == ["Y", "N", "Y"]
+    assert any("DAMON_STAT" in note for note in report.notes)
+
+
+def test_who_clears_accessed_bits_is_left_alone_by_reading(make: Make) -> None:
+    bench = make((7, 3))
+    switch = with_damon_stat(bench.fake)
+    bench.run()
+    assert switch == ["Y"]
 
 
 def test_reading_changes_nothing(make: Make) -> None:

@@ -474,6 +474,15 @@ def test_settings_that_would_defeat_the_steps_are_changed() -> None:
     assert knobs(node) == {"min_unmapped_ratio": "0", "min_slab_ratio": "0"}
 
 
+def test_who_clears_accessed_bits_is_switched_off_where_memory_is_aged() -> None:
+    aged = make(machine(damon_stat=True), found=able(BackendName.LRUGEN))
+    assert any(step.waits for step in aged.steps if step.backend is BackendName.LRUGEN)
+    assert [change.path for change in aged.knobs] == ["/sys/module/damon_stat/parameters/enabled"]
+    assert make(machine(), found=able(BackendName.LRUGEN)).knobs == ()
+    other = make(machine(damon_stat=True), found=able(BackendName.MEMCG))
+    assert other.knobs == ()
+
+
 @pytest.mark.parametrize("stage", [Stage.CACHE, Stage.ANON])
 def test_node_reclaim_has_its_two_settings_in_every_stage(stage: Stage) -> None:
     plan = make(machine(), found=able(BackendName.NODE), limits=Limits(stages=(stage,)))
