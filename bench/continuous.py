@@ -43,12 +43,18 @@ from bench.lab.paths import REPOSITORY
 
 MIB = 1 << 20
 RECIPE = "redis"
+WARM_UP = -1  # a guest's first load runs half as fast again as all later ones; it is not kept
 LEAST_THROUGHPUT = 0.97  # of quiet, at the median
 MOST_LATENCY = 1.10  # of quiet, the 99th percentile at the median
 _MEASURING = tuple(
     REPOSITORY / name
     for name in (
-        *("bench/foreground.py", "bench/redis_load.py", "bench/lab/workload.py"),
+        *(
+            "bench/foreground.py",
+            "bench/redis_load.py",
+            "bench/touched.py",
+            "bench/lab/workload.py",
+        ),
         "hibprep/resources/hibprep.service",
     )
 )
@@ -101,6 +107,14 @@ _COMPARED = {
 }
 
 
+# what a sample with the daemon tells by itself, see `bench.touched`
+_WITHIN = {
+    "share": "of the time the daemon was at work",
+    "throughput": "throughput, by what it is without that time",
+    "p99": "p99, by what it is without that time",
+}
+
+
 def value_of(sample: Sample, name: str) -> float:
     """One of the figures that are compared: requests a second, or seconds."""
     part, key = _COMPARED[name]
@@ -142,6 +156,12 @@ def summary(samples: Sequence[Sample]) -> dict[str, Any]:
             "daemon_seconds": median(s.daemon_seconds for s in group),
             "waited_seconds": median(s.waited_seconds for s in group),
         }
+    daemon = [sample for sample in samples if sample.situation is Situation.CONTINUOUS]
+    within = {
+        name: asdict(spread([getattr(sample, f"touched_{name}") for sample in daemon]))
+        for name in _WITHIN
+        if daemon
+    }
     found = {
         name: asdict(spread(values)) for name in _COMPARED if (values := ratios(samples, name))
     }
@@ -153,6 +173,7 @@ def summary(samples: Sequence[Sample]) -> dict[str, Any]:
         "requests_per_second": PER_SECOND,
         "situations": situations,
         "ratio_to_quiet": found,
+        "within_a_load": within,
         "promises": {"throughput": LEAST_THROUGHPUT, "p99": MOST_LATENCY},
         "kept": {
             "throughput": found["throughput"]["median"] >= LEAST_THROUGHPUT,
@@ -195,6 +216,9 @@ def table(samples: Sequence[Sample]) -> Table:
     ):
         row(title, (f"{each[key] / MIB:.1f}" for each in all_of))
     row("pages Redis fetched back", (str(each["fetched_back_pages"]) for each in all_of))
+    for name, each in found["within_a_load"].items():
+        ends = (f"{each['median']:.3f}", f"{each['min']:.3f}–{each['max']:.3f}")
+        shown.add_row(_WITHIN[name], *("" for _ in all_of), *ends)
     row("watched, s", (f"{each['watched_seconds']:.1f}" for each in all_of))
     row("CPU time of the daemon, s", (f"{each['daemon_seconds']:.2f}" for each in all_of))
     row("the guest waited for a CPU, s", (f"{each['waited_seconds']:.1f}" for each in all_of))
@@ -252,6 +276,8 @@ def continuous(
                     guest.start()
                     status.update("filling Redis")
                     requests = make_ready(guest, setting)
+                    status.update("a load that does not count")
+                    measure_one(guest, WARM_UP, Situation.QUIET, setting, requests)
                     for number, situation in left:
                         status.update(f"round {number + 1} of {rounds}: {situation}")
                         sample = measure_one(guest, number, situation, setting, requests)

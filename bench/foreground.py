@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from bench import touched
 from bench.experiment import daemon
 from bench.lab import Guest, LabError, Workload, build_wheel
 
@@ -58,7 +59,10 @@ class Sample:
     `daemon_seconds` processor time of the daemon, `daemon_kernel_seconds` of it in the kernel.
     `waited_seconds` is for how long QEMU's threads waited for a CPU of this machine, the lead
     included: much of it, and the sample tells more of the machine than of the guest. `said`: what
-    the daemon gave as its reason."""
+    the daemon gave as its reason.
+
+    The last three compare the sample with itself (`bench.touched`): in which part of the time the
+    daemon was at work, and what throughput and p99 were by what they are without those times."""
 
     round: int
     situation: Situation
@@ -79,6 +83,9 @@ class Sample:
     daemon_kernel_seconds: float
     waited_seconds: float
     said: str
+    touched_share: float
+    touched_throughput: float
+    touched_p99: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +157,7 @@ def load_arguments(
         f"--stat=cold={_cgroup(cold_unit)}/memory.stat:anon",
         f"--stat=redis={_REDIS}/memory.stat:anon",
         f"--stat=fetched={_REDIS}/memory.stat:workingset_refault_anon",
+        "--beside=daemon",
         f"--stat=daemon={_DAEMON}/cpu.stat:usage_usec",
         f"--stat=kernel={_DAEMON}/cpu.stat:system_usec",
     ]
@@ -172,6 +180,8 @@ def sample_of(
     def grown(name: str) -> int:
         return int(last[name] - first[name])
 
+    fixed, busy = (touched.steps_of(answer[name]) for name in ("fixed_steps", "busy_steps"))
+
     return Sample(
         round=number,
         situation=situation,
@@ -192,6 +202,9 @@ def sample_of(
         daemon_kernel_seconds=grown("kernel") / 1e6,
         waited_seconds=waited,
         said=said,
+        touched_share=touched.share_of(busy + fixed),
+        touched_throughput=touched.throughput(busy),
+        touched_p99=touched.percentile(fixed, answer["microseconds"], 0.99),
     )
 
 

@@ -17,9 +17,11 @@ import argparse
 import csv
 import ctypes
 import gc
+import itertools
 import json
 import math
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -41,6 +43,7 @@ ANSWER_SECONDS = 120.0  # a Redis that answers no sooner does not answer
 LONGEST_SECONDS = 300.0  # of `redis-benchmark`
 PATIENCE_SECONDS = 240.0  # for what is to go on beside it
 LOOK_SECONDS = 0.5
+STEP_SECONDS = 5.0  # so often it is noted what has been done, by Redis and by what is beside it
 # Later than this at the end of the fixed rate: it was too much for this machine.
 MOST_BEHIND_SECONDS = 1.0
 _COUNTERS = ("pgsteal_anon", "pgsteal_file", "pswpout", "pswpin")
@@ -93,6 +96,17 @@ class Redis:
             raise Trouble(f"{words[0]}: {reply[1:].strip()}")
         return reply[1:].strip()
 
+    def processed(self) -> int:
+        """How many commands it has answered since it was started."""
+        self._socket.sendall(request_of(b"INFO", b"stats"))
+        reply = b""
+        while b"\r\n" not in reply or len(reply) < _bulk_bytes(reply):
+            reply += self._received(4096).tobytes()
+        found = re.search(rb"^total_commands_processed:([0-9]+)\r$", reply, re.MULTILINE)
+        if found is None:
+            raise Trouble("Redis does not tell how many commands it has answered")
+        return int(found[1])
+
     def close(self) -> None:
         """End the connection."""
         self._socket.close()
@@ -102,6 +116,12 @@ class Redis:
         if not got:
             raise Trouble("Redis closed the connection")
         return memoryview(self._buffer)[:got]
+
+
+def _bulk_bytes(reply: bytes) -> int:
+    """How long a reply is whose beginning is this: "$LENGTH", so many bytes, and the line ends."""
+    head, _, _ = reply.partition(b"\r\n")
+    return len(head) + 2 + int(head[1:]) + 2
 
 
 def fill(redis: Redis, keys: int) -> None:
@@ -187,18 +207,33 @@ def percentiles(seconds: Iterable[float]) -> dict[str, float]:
     }
 
 
-def benchmark(requests: int, keys: int, port: int) -> dict[str, float]:
-    """So many requests as quickly as Redis answers: requests a second, and seconds a request."""
+def benchmark(
+    requests: int, keys: int, port: int, each_step: Callable[[], object] | None = None
+) -> dict[str, float]:
+    """So many requests as quickly as Redis answers: requests a second, and seconds a request.
+    `each_step` is called every STEP_SECONDS meanwhile."""
     argv = [
         *("redis-benchmark", "-p", str(port), "-c", str(CLIENTS), "-n", str(requests)),
         *("-r", str(keys), "--csv", "MGET", *["key:__rand_int__"] * BATCH),
     ]
-    done = subprocess.run(
-        argv, capture_output=True, text=True, timeout=LONGEST_SECONDS, check=False
-    )
-    if done.returncode:
-        raise Trouble(f"redis-benchmark: {done.stderr.strip() or done.stdout.strip()}")
-    return parse_benchmark(done.stdout)
+    begin = time.monotonic()
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        for step in itertools.count(1):
+            due = begin + step * STEP_SECONDS
+            try:
+                out, errors = running.communicate(timeout=max(0.0, due - time.monotonic()))
+                break
+            except subprocess.TimeoutExpired:
+                if due > begin + LONGEST_SECONDS:
+                    running.kill()
+                    raise
+                if each_step is not None:
+                    each_step()
+    if running.returncode:
+        raise Trouble(f"redis-benchmark: {errors.strip() or out.strip()}")
+    return parse_benchmark(out)
 
 
 def parse_benchmark(text: str) -> dict[str, float]:
@@ -231,6 +266,15 @@ def mark(stats: Iterable[str]) -> dict[str, float]:
     return found
 
 
+def mark_of(stats: Iterable[str], name: str) -> int:
+    """One of them alone; 0 where it is not among them."""
+    for each in stats:
+        if name and each.startswith(f"{name}="):
+            path, _, key = each.partition("=")[2].partition(":")
+            return read_number(Path(path), key)
+    return 0
+
+
 def read_number(path: Path, key: str = "") -> int:
     """A number in a file of a cgroup; 0 where there is none."""
     try:
@@ -249,12 +293,27 @@ def load(options: argparse.Namespace) -> dict[str, Any]:
     drive(redis, requests, options.rate, lead.over)
     marks = [mark(options.stat)]
     number = int(options.rate * options.seconds)
-    latencies = drive(redis, requests, options.rate, lambda count: count >= number)
+    every = max(1, round(options.rate * STEP_SECONDS))
+    fixed: list[list[float]] = []
+    busy_steps: list[list[float]] = []
+
+    def look(steps: list[list[float]], done: int) -> None:
+        steps.append([time.monotonic(), mark_of(options.stat, options.beside), done])
+
+    def over(count: int) -> bool:
+        if count % every == 0:
+            look(fixed, count)
+        return count >= number
+
+    latencies = drive(redis, requests, options.rate, over)
     if latencies[-1] > MOST_BEHIND_SECONDS:
         raise Trouble(f"{options.rate:g} requests a second are too many for this machine")
     marks.append(mark(options.stat))
+    look(busy_steps, redis.processed())
+    busy = benchmark(
+        options.requests, options.keys, options.port, lambda: look(busy_steps, redis.processed())
+    )
     redis.close()
-    busy = benchmark(options.requests, options.keys, options.port)
     marks.append(mark(options.stat))
     return {
         "lead_seconds": marks[0]["at"] - lead.began,
@@ -262,6 +321,9 @@ def load(options: argparse.Namespace) -> dict[str, Any]:
         "latency": percentiles(latencies),
         "busy": busy,
         "marks": marks,
+        "microseconds": [round(each * 1e6) for each in latencies],
+        "fixed_steps": fixed,
+        "busy_steps": busy_steps,
     }
 
 
@@ -284,6 +346,7 @@ def main() -> None:
     parser.add_argument("--lead", type=float, default=2.0, help="seconds before that, at least")
     parser.add_argument("--unit", default="", help="to be started at the beginning")
     parser.add_argument("--freed", type=int, default=0, help="bytes it frees before it counts")
+    parser.add_argument("--beside", default="", help="the --stat to look at every few seconds")
     parser.add_argument("--stat", action="append", default=[], metavar="NAME=FILE[:KEY]")
     options = parser.parse_args()
     # Reclaim is not to take the one who watches; without the right to it, it goes without.

@@ -78,6 +78,9 @@ def sample(
         daemon_kernel_seconds=0.5,
         waited_seconds=0.25,
         said="",
+        touched_share=0.02,
+        touched_throughput=0.99,
+        touched_p99=1.05,
     )
 
 
@@ -235,6 +238,10 @@ def test_the_counts_are_of_both_parts_together() -> None:
                 "kernel": 750_000,
             },
         ],
+        # of four steps the daemon is at work in the second, so the third counts as well
+        "microseconds": [100] * 10 + [900] * 10 + [100] * 20,
+        "fixed_steps": [[100, 0, 0], [105, 0, 10], [110, 1e6, 20], [115, 1e6, 30], [120, 1e6, 40]],
+        "busy_steps": [[120, 1e6, 0], [125, 1e6, 500], [130, 2e6, 800], [135, 2e6, 1300]],
     }
     found = sample_of(1, CONTINUOUS, answer, accelerator="kvm", said="active: it works")
     assert found.watched_seconds == 50.0
@@ -243,6 +250,9 @@ def test_the_counts_are_of_both_parts_together() -> None:
     assert (found.cold_bytes, found.redis_bytes) == (100 * MIB, 2 * MIB)
     assert (found.fetched_back_pages, found.daemon_seconds) == (4, 1.5)
     assert found.daemon_kernel_seconds == 0.75
+    assert found.touched_share == pytest.approx(20 / 35)
+    assert found.touched_throughput == pytest.approx(1300 / 1500)
+    assert found.touched_p99 == 9.0
 
 
 def test_what_a_process_waited_for_only_grows() -> None:
@@ -324,6 +334,10 @@ class FakeServer(socketserver.ThreadingTCPServer):
             self.keys += int(words[4]) - int(words[3]) + 1
         if words[0] == b"DBSIZE":
             return b":%d\r\n" % self.keys
+        if words[0] == b"INFO":
+            text = b"# Stats\r\ntotal_connections_received:1\r\n"
+            text += b"total_commands_processed:%d\r\n" % len(self.seen)
+            return b"$%d\r\n%s\r\n" % (len(text), text)
         if words[0] == b"MGET":
             value = b"$%d\r\n%s\r\n" % (VALUE_BYTES, b"v" * VALUE_BYTES)
             return b"*%d\r\n" % (len(words) - 1) + value * (len(words) - 1)
@@ -518,13 +532,18 @@ def test_the_whole_load_against_something_like_redis(tmp_path: Path) -> None:
         filled = program("fill", server.port)
         assert (filled["error"], filled["busy"]["per_second"]) == ("", 1250.5)
         began = time.monotonic()
-        found = program("load", server.port, *parts, f"--stat=x={tmp_path}/memory.stat:anon")
+        stat = f"--stat=x={tmp_path}/memory.stat:anon"
+        found = program("load", server.port, *parts, stat, "--beside=x")
         ended = time.monotonic()
         server.refuses = b"MGET"
         refused = program("load", server.port, *parts)
     assert (found["error"], found["requests"]) == ("", 50)
     assert 0 < found["latency"]["p50"] <= found["latency"]["max"]
     assert [mark["x"] for mark in found["marks"]] == [4096] * 3
+    assert len(found["microseconds"]) == 50
+    assert found["fixed_steps"][0][1:] == [4096, 0]
+    assert found["busy_steps"][0][1] == 4096
+    assert found["busy_steps"][0][2] > 50
     assert began < found["marks"][0]["at"] <= found["marks"][2]["at"] < ended
     words = (tmp_path / "arguments").read_text().split("\n")
     assert words[words.index("-n") + 1] == "77"
