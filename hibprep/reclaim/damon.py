@@ -46,6 +46,7 @@ _NOTICEABLE_PAGES = 16
 # A page in the swap cache has no page table to tell whether it is in use: it counts as used the
 # first time that it is looked at, and its region with it (damon_folio_young()).
 _PATIENCE = 2.5
+_PASSES = 2.5
 _WORTH_TELLING_BYTES = 1 << 20
 
 
@@ -57,6 +58,7 @@ class _Watch:
     attributes: Attributes
     schemes: tuple[Scheme, ...]
     quota_bytes: int
+    ram_bytes: int
     begin: float
     sent_pages: int  # to swap, when it began
     looked: float = 0.0
@@ -66,6 +68,11 @@ class _Watch:
     first_sent: float | None = None
     closing: bool = False
     pending: tuple[Scheme, ...] = ()  # to be committed
+
+    @property
+    def pass_seconds(self) -> float:
+        """How long it takes to try all of memory: what filters leave out counts for the quota."""
+        return self.ram_bytes / max(self.quota_bytes, pageout.PAGE) * pageout.APPLY_US / 1e6
 
 
 class Damon:
@@ -162,7 +169,14 @@ class Damon:
         now = self._clock.monotonic()
         sent = read_vmstat(self._root).pswpout
         self._watch = _Watch(
-            step, attributes, schemes, quota, begin=now, sent_pages=sent, last_sent_pages=sent
+            step,
+            attributes,
+            schemes,
+            quota,
+            ram_bytes=sum(end - start for start, end in ranges),
+            begin=now,
+            sent_pages=sent,
+            last_sent_pages=sent,
         )
         return self._wait(self._watch)
 
@@ -240,7 +254,10 @@ class Damon:
                 sent,
             )
         watch.looked = now
-        if now - watch.moved > _PATIENCE * self._least_seconds(watch) + _LOOK_SECONDS:
+        # what has not been looked at yet counts as used the first time: two passes, where they take
+        # longer than a region needs to be that old again
+        patience = max(_PATIENCE * self._least_seconds(watch), _PASSES * watch.pass_seconds)
+        if now - watch.moved > patience + _LOOK_SECONDS:
             return Outcome(Status.EXHAUSTED, self._end_words(watch))
         return None
 
