@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-AT_WORK_SHARE = 0.01  # of a CPU: less than that is somebody who looks at the clock
+AT_WORK_SHARE = 0.05  # of a CPU: an emulated one takes a third of that to look at the clock
 REACH = 12  # steps to either side that a touched one is compared with
 
 
