@@ -16,14 +16,20 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from hibprep.clock import Clock, SystemClock
 from hibprep.kernel.durable import replace_durably
 from hibprep.model import Report
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 STATE_DIRECTORY = "var/lib/hibprep"
 FILE_NAME = "history.jsonl"
 LOCK_SECONDS = 2.0  # another run holds the lock for milliseconds; do not wait for a stuck one
+
+Entry = TypeVar("Entry", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +41,20 @@ class Kept:
     note: str = ""
 
 
-class History:
-    """The history under one root."""
+class Log(Generic[Entry]):
+    """A file with a value per line, of which the latest `keep` are kept."""
 
-    def __init__(self, root_prefix: str = "/", keep: int = 100, clock: Clock | None = None) -> None:
-        self.path = Path(root_prefix or "/") / STATE_DIRECTORY / FILE_NAME
+    def __init__(
+        self, path: Path, kind: type[Entry], keep: int = 100, clock: Clock | None = None
+    ) -> None:
+        self.path = path
+        self._kind = kind
         self._keep = keep
         self._clock = clock or SystemClock()
 
-    def append(self, report: Report) -> str:
-        """Add a report; returns a note when it was not written, "" when it was."""
-        line = json.dumps(dataclasses.asdict(report), separators=(",", ":")).encode() + b"\n"
+    def append(self, entry: Entry) -> str:
+        """Add one; returns a note when it was not written, "" when it was."""
+        line = json.dumps(dataclasses.asdict(entry), separators=(",", ":")).encode() + b"\n"
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._locked(fcntl.LOCK_EX):
@@ -54,32 +63,28 @@ class History:
             return f"not kept in the history: {self.path}: {error.strerror or error}"
         return ""
 
-    def read(self) -> Kept:
-        """Everything that is kept."""
+    def entries(self) -> tuple[tuple[Entry, ...], int, str]:
+        """Everything that is kept, oldest first; how many lines could not be understood; and what
+        went wrong, in words."""
         try:
             with self._locked(fcntl.LOCK_SH):
                 lines = self.path.read_bytes().splitlines()
         except FileNotFoundError:
-            return Kept()
+            return (), 0, ""
         except OSError as error:
-            return Kept(note=f"the history cannot be read: {self.path}: {error.strerror or error}")
+            return (), 0, f"the history cannot be read: {self.path}: {error.strerror or error}"
         return self._parse(lines)
 
-    def last(self) -> Kept:
-        """The latest report alone, if there is one."""
-        kept = self.read()
-        return dataclasses.replace(kept, reports=kept.reports[-1:])
-
-    def _parse(self, lines: list[bytes]) -> Kept:
+    def _parse(self, lines: list[bytes]) -> tuple[tuple[Entry, ...], int, str]:
         # `plan` and `prepare` never read: they need not wait for it
         from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
 
-        adapter = TypeAdapter(Report)
-        reports: list[Report] = []
+        adapter = TypeAdapter(self._kind)
+        found: list[Entry] = []
         skipped = 0
         for line in filter(None, (line.strip() for line in lines)):
             try:
-                reports.append(adapter.validate_json(line))
+                found.append(adapter.validate_json(line))
             except ValidationError:
                 skipped += 1
         note = ""
@@ -88,7 +93,7 @@ class History:
                 f"{self.path}: {skipped} line{'' if skipped == 1 else 's'} of it "
                 "could not be understood and left out"
             )
-        return Kept(tuple(reports), skipped, note)
+        return tuple(found), skipped, note
 
     @contextlib.contextmanager
     def _locked(self, how: int) -> Iterator[None]:
@@ -128,3 +133,21 @@ class History:
         newest = kept[len(kept) - self._keep + 1 :] if self._keep > 1 else []
         text = b"".join(item if item.endswith(b"\n") else item + b"\n" for item in newest) + line
         replace_durably(self.path, text)
+
+
+class History(Log[Report]):
+    """The history under one root."""
+
+    def __init__(self, root_prefix: str = "/", keep: int = 100, clock: Clock | None = None) -> None:
+        super().__init__(
+            Path(root_prefix or "/") / STATE_DIRECTORY / FILE_NAME, Report, keep, clock
+        )
+
+    def read(self) -> Kept:
+        """Everything that is kept."""
+        return Kept(*self.entries())
+
+    def last(self) -> Kept:
+        """The latest report alone, if there is one."""
+        kept = self.read()
+        return dataclasses.replace(kept, reports=kept.reports[-1:])
