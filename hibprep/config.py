@@ -37,6 +37,8 @@ from hibprep.settings_daemon import (
     PowerSettings,
     SleepSettings,
 )
+from hibprep.settings_guests import GuestsSettings
+from hibprep.settings_incoming import IncomingSettings
 from hibprep.sizes import SIZE_WORDS, shorten
 
 CONFIG_FILE = "etc/hibprep/hibprep.toml"
@@ -64,6 +66,8 @@ class Config(Section):
     continuous: ContinuousSettings = ContinuousSettings()
     sleep: SleepSettings = SleepSettings()
     cgroups: CgroupSettings = CgroupSettings()
+    guests: GuestsSettings = GuestsSettings()
+    incoming: IncomingSettings = IncomingSettings()
 
     def target(self) -> Target:
         """What to aim at when the command line does not say."""

@@ -16,6 +16,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from hibprep import metrics, streams
 from hibprep.asleep import AroundSleep
@@ -26,6 +27,7 @@ from hibprep.config import Config
 from hibprep.decide import decide
 from hibprep.errors import HibprepError
 from hibprep.events import (
+    GuestEvent,
     Moment,
     Predicted,
     Pressure,
@@ -38,6 +40,7 @@ from hibprep.events import (
     Tick,
     Wish,
 )
+from hibprep.incoming import Incoming
 from hibprep.kernel.lock import RunLock
 from hibprep.kernel.mlock import lock_memory
 from hibprep.kernel.process import child_pids
@@ -50,6 +53,7 @@ from hibprep.policy import Kind
 from hibprep.reclaim.pressure import PressureGauge
 from hibprep.runner import Runner, Work
 from hibprep.signals.base import Source, moment, supervise
+from hibprep.signals.channel import Channel
 from hibprep.signals.control import Control
 from hibprep.signals.cpu import CpuSource
 from hibprep.signals.logind import Logind
@@ -60,6 +64,9 @@ from hibprep.standing import status_of
 from hibprep.state import Act, Decision, Phase, State, begin
 from hibprep.status import Status
 from hibprep.waiters import Waiters
+
+if TYPE_CHECKING:
+    from hibprep.guestcare import GuestCare
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +113,10 @@ class Daemon:
         self._around = AroundSleep(root_prefix)
         self._bringing = BringBack(root_prefix)
         self._control = Control(root, self)
+        self._channel = Channel(root, self)
+        self._incoming = Incoming()
         self._manager = ManagerService(bus_address)
+        self._guest_sources, self._guest_care = self._guests()
         self._signals: deque[Signal] = deque()
         self._deciding = False
         self._timer: asyncio.TimerHandle | None = None
@@ -137,6 +147,7 @@ class Daemon:
                 async with asyncio.TaskGroup() as group:
                     sources: tuple[Source, ...] = (
                         self._logind, self._power, self._pressure, self._cpu, self._control,
+                        self._channel, *self._guest_sources,
                     )  # fmt: skip
                     tasks = [
                         group.create_task(
@@ -155,6 +166,8 @@ class Daemon:
                     self._tick()
                     await self._end.wait()
                     self._notifier.stopping()
+                    if self._guest_care is not None:
+                        self._guest_care.close()
                     for task in tasks:
                         task.cancel()
             finally:
@@ -234,7 +247,9 @@ class Daemon:
         if isinstance(signal_, SourceChanged):
             self._log_source(before, signal_)
         if isinstance(signal_, RunEnded):
-            self._run_ended(signal_)
+            self._run_ended(signal_, before)
+        if self._guest_care is not None:
+            self._guest_care.hear(signal_)
         for decision in made:
             self._carry_out(decision)
         if isinstance(signal_, Request):
@@ -274,7 +289,7 @@ class Daemon:
             reason = f"nothing is begun now: {self._state.reason}"
             self._endings.wake(RunEnded(ending=Ending.UNAVAILABLE, reason=reason))
 
-    def _run_ended(self, ended: RunEnded) -> None:
+    def _run_ended(self, ended: RunEnded, before: State) -> None:
         quiet = self._policy.kind is Kind.CONTINUOUS and ended.ending is not Ending.FAILED
         log.log(
             logging.DEBUG if quiet else logging.INFO,
@@ -285,7 +300,8 @@ class Daemon:
             note = self._ledger.save(self._state.written_day, self._state.written_bytes)
             if note:
                 log.warning("what was written today is not kept: %s", note)
-        self._endings.wake(ended)
+        if not before.pending:  # else it made room for the one that is asked for and waited for
+            self._endings.wake(ended)
 
     def _tell(self, before: State) -> None:
         after = self._state
@@ -385,6 +401,22 @@ class Daemon:
         self.emit(Sleep(coming=False))
         self._logind.want_lock()
         return said
+
+    def incoming_seconds(self, event: GuestEvent) -> float:
+        """See `Host.incoming_seconds`."""
+        return self._incoming.seconds(event, self._config.incoming)
+
+    async def incoming(self, event: GuestEvent) -> str:
+        """See `Host.incoming`."""
+        return await self._incoming.ask(event, self._config.incoming)
+
+    def _guests(self) -> tuple[tuple[Source, ...], GuestCare | None]:
+        if not self._config.guests.enabled:
+            return (), None
+        # most machines have no guests, and all of this would be in memory for nothing
+        from hibprep.guestcare import guest_care  # noqa: PLC0415
+
+        return guest_care(self._machine.root, self._prefix, self._config, self._clock)
 
     def _own_pids(self) -> list[int]:
         own = os.getpid()

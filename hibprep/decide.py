@@ -161,14 +161,16 @@ def _start_request(state: State, now: Moment, policy: Policy) -> Answer:
     if request is None:
         return state, ()
     reason = f"asked for by {request.who}"
-    stages = tuple(Stage)
     new = replace(
-        moved(state, Phase.RECLAIMING, reason, now), pending=False, running=stages, ran=True
+        moved(state, Phase.RECLAIMING, reason, now),
+        pending=False,
+        running=request.stages,
+        ran=True,
     )
     start = Decision(
         act=Act.START,
         reason=reason,
-        stages=stages,
+        stages=request.stages,
         target=request.target or policy.target,
         timeout_seconds=request.timeout_seconds,
     )  # the write budget is for what nobody asked for

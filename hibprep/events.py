@@ -31,6 +31,8 @@ class SourceName(StrEnum):
     PRESSURE = "pressure"
     CPU = "cpu"
     CONTROL = "control"
+    CHANNEL = "channel"
+    GUESTS = "guests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,50 @@ class Cpu:
     seconds: float
 
 
+# --- guests ---------------------------------------------------------------------------------------
+
+
+class GuestOperation(StrEnum):
+    """What libvirt's hook of the QEMU driver was called for (https://libvirt.org/hooks.html). The
+    others of its operations are not told, as they change nothing for us."""
+
+    MIGRATE = "migrate"  # one is to come in, on the destination; it may never arrive
+    RESTORE = "restore"  # one is to come back from a file
+    STARTED = "started"  # it is there: booted, come in or come back
+    RECONNECT = "reconnect"  # it was there, and libvirt has been started anew
+    RELEASE = "release"  # it is gone: shut down, saved, migrated away
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestEvent:
+    """A hook of libvirt has told of a guest; libvirt may be asked about it only later, since it
+    waits for the hook to end."""
+
+    operation: GuestOperation
+    name: str
+    uuid: str = ""  # "": not known
+    reason: str = ""  # of RELEASE, from libvirt 10.5 on: shutdown, migrated, saved …
+    prepared: bool = False  # the undo record was seen in its metadata, which may be long
+    source: str = ""  # of MIGRATE: the host that its metadata names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestJob:
+    """A migration away from here or a save of a guest has ended well, whoever had begun it; what it
+    took, as libvirt tells it (virDomainGetJobStats). Of one that came libvirt tells nothing."""
+
+    name: str
+    uuid: str
+    operation: str  # migration out, save …
+    seconds: float
+    downtime_seconds: float | None = None
+    total_bytes: int = 0  # of memory
+    sent_bytes: int = 0  # of it
+    normal_pages: int = 0
+    zero_pages: int = 0
+    disk_bytes: int = 0
+
+
 # --- requests, and what became of a run -----------------------------------------------------------
 
 
@@ -152,6 +198,7 @@ class Request:
     who: str  # "hibprep prepare (pid 4711)", "org.hibprep.Manager1 :1.42"
     target: Target | None = None  # None: the configured one
     timeout_seconds: float | None = None
+    stages: tuple[Stage, ...] = tuple(Stage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +237,7 @@ class Tick:
 
 Signal = (
     SourceChanged | Sessions | Inhibitors | Sleep | Shutdown | PowerSupply | DevicesChanged
-    | Pressure | Cpu | Request | RunBegan | RunEnded | Predicted | Tick
+    | Pressure | Cpu | GuestEvent | GuestJob | Request | RunBegan | RunEnded | Predicted | Tick
 )  # fmt: skip
 
 

@@ -47,6 +47,23 @@ def request(
         return answer
 
 
+def request_and_wait(
+    document: dict[str, object], *, path: str, seconds: float, most_seconds: float
+) -> dict[str, object]:
+    """As `request`; but where the answer is that it has yet to be waited for ("wait_seconds"), the
+    one after it, within that time and `most_seconds` at most. Raises as `request`."""
+    deadline = time.monotonic() + seconds
+    with _connected(path, seconds) as connection:
+        _send(connection, document, path, seconds)
+        answer, rest = _answer(connection, b"", path, deadline, seconds)
+        wait = answer.get("wait_seconds")
+        if not isinstance(wait, (int, float)):
+            return answer
+        patience = min(float(wait), most_seconds)
+        answer, _ = _answer(connection, rest, path, time.monotonic() + patience, patience)
+        return answer
+
+
 def follow(path: str = PATH, *, seconds: float = ANSWER_SECONDS) -> Iterator[dict[str, object]]:
     """An answer with a "status" at once (the first within `seconds`) and at every change, until
     the daemon ends, which is no error. Closing the iterator closes the connection."""
@@ -95,7 +112,7 @@ def _connected(path: str, seconds: float) -> socket.socket:
 def _send(
     connection: socket.socket, document: dict[str, object], path: str, seconds: float
 ) -> None:
-    line = json.dumps({"v": _VERSION} | document, separators=(",", ":")).encode() + b"\n"
+    line = json.dumps({"v": _VERSION, **document}, separators=(",", ":")).encode() + b"\n"
     try:
         connection.sendall(line)
     except TimeoutError as error:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from hibprep.errors import HibprepError
-from hibprep.events import RunEnded
+from hibprep.events import GuestEvent, RunEnded
 from hibprep.sizes import shorten
 
 VERSION = 1
@@ -122,6 +122,14 @@ class Host(Protocol):
 
     async def after_sleep(self, seconds: float) -> list[str]:
         """The sleep is over, or has failed: put back what is held, within `seconds`; in words."""
+
+    def incoming_seconds(self, event: GuestEvent) -> float:
+        """How long a migration that comes in is to wait for its source to prepare the guest; 0
+        where that is not wanted."""
+
+    async def incoming(self, event: GuestEvent) -> str:
+        """Have the source prepare the guest, within that time; why the migration is refused, or
+        "" when it may go on, however that ended."""
 
 
 def _plain(value: object) -> object:

@@ -36,14 +36,15 @@ COMMANDS = {
     "history": "Show past runs.",
     "config": "Check or show the configuration, or its schema.",
     "damon": "Show, set or put off DAMON_RECLAIM.",
+    "guest": "Prepare guests of libvirt for a migration or a save, and put them back.",
     "install": "Put the unit, the hooks and all else into the system's places.",
     "uninstall": "Take away what `install` has put.",
 }
 
 
 # a module `run` would take the place of the function `run` below
-_MODULES = {"run": "daemon", "sleep-hook": "sleep_hook"}
-_HIDDEN = frozenset({"sleep-hook"})  # for what systemd runs
+_MODULES = {"run": "daemon", "sleep-hook": "sleep_hook", "host-shutdown": "host_shutdown"}
+_HIDDEN = frozenset({"sleep-hook", "host-shutdown"})  # for what systemd runs
 
 
 class LazyGroup(click.Group):

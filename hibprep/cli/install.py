@@ -37,7 +37,8 @@ _WOULD = {Action.WRITE: "write", Action.REPLACE: "replace", Action.REMOVE: "remo
     "extras",
     type=click.Choice([str(extra) for extra in Extra]),
     multiple=True,
-    help="Also put this: logind-delay lets a sleep wait up to 20 s for the daemon.",
+    help="Also put this: logind-delay lets a sleep wait up to 20 s for the daemon; libvirt (put in "
+    "any case where libvirt is) tells the daemon of guests; vdsm prepares guests of oVirt.",
 )
 @click.option("--enable", is_flag=True, help="Start the daemon, now and at every boot.")
 @click.option("--program", metavar="PATH", help="The hibprep that units and hooks are to run.")

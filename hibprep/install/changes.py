@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hibprep.install import carry, running, steps, systemd
 from hibprep.install import record as records
 from hibprep.install.layout import find_layout
-from hibprep.install.manifest import Extra, Item, extra_paths, items
+from hibprep.install.manifest import Extra, Item, extra_paths, fitting_extras, items
 from hibprep.install.program import Program
 from hibprep.install.record import Record
 from hibprep.install.running import Done
@@ -66,11 +66,12 @@ def install(
     record = records.load(root) if wish.recording else Record()
     layout = find_layout(root)
     # what was asked for once is kept up, unless it was taken away by hand
-    chosen = frozenset(
+    kept = frozenset(
         extra
-        for extra, path in extra_paths(layout).items()
-        if extra in wish.extras or (path in record.files and root.exists(path))
+        for extra, paths in extra_paths(layout).items()
+        if any(path in record.files and root.exists(path) for path in paths)
     )
+    chosen = wish.extras | kept | fitting_extras(root)
     wanted, missing = items(layout, program, generated, chosen)
     plan = _plan(root, wanted, record, recording=wish.recording)
     todo = systemd.after_install(plan, _manager(root))

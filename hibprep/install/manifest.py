@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hibprep.install.layout import Layout
 from hibprep.install.program import Program
+from hibprep.kernel.root import KernelRoot
 
 RESOURCES = Path(__file__).parents[1] / "resources"
 # In a wheel the hooks are among the resources; a checkout has them at its top.
@@ -19,9 +20,24 @@ SERVICE = "hibprep.service"
 
 
 class Extra(StrEnum):
-    """What is put only when it is asked for by name."""
+    """What is put only when it is asked for by name, or where its sign is found."""
 
     LOGIND_DELAY = "logind-delay"
+    LIBVIRT = "libvirt"
+    VDSM = "vdsm"
+
+
+# Where one of these is, the extra is put without being asked for: it tells the daemon, and no more.
+_SIGNS = {Extra.LIBVIRT: ("/usr/sbin/libvirtd", "/usr/sbin/virtqemud")}
+
+# Where vdsm looks for hooks, and at what it runs ours (docs/libvirt-hooks.md).
+_VDSM_HOOKS = "/usr/libexec/vdsm/hooks"
+_VDSM_POINTS = (
+    "before_vm_migrate_source",
+    "before_vm_hibernate",
+    "after_vm_migrate_destination",
+    "after_vm_dehibernate",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +62,30 @@ SOURCES = (
     Source(
         "logind-delay.conf", "/etc/systemd/logind.conf.d/hibprep.conf", extra=Extra.LOGIND_DELAY
     ),
+    Source(
+        "hooks/libvirt/qemu",
+        "/etc/libvirt/hooks/qemu.d/50-hibprep",
+        program=True,
+        adapted=True,
+        extra=Extra.LIBVIRT,
+    ),
+    Source(
+        "hibprep-guests.service",
+        "{systemd}/system/hibprep-guests.service",
+        adapted=True,
+        extra=Extra.LIBVIRT,
+    ),
+    *(
+        Source(
+            "hooks/vdsm/hibprep",
+            f"{_VDSM_HOOKS}/{point}/50_hibprep",
+            program=True,
+            adapted=True,
+            extra=Extra.VDSM,
+        )
+        for point in _VDSM_POINTS
+    ),
+    Source("hooks/vdsm/sudoers", "/etc/sudoers.d/50_hibprep", extra=Extra.VDSM),
 )
 
 # What is made from the command line itself and from hand-written text: name -> place.
@@ -77,9 +117,19 @@ def source_file(name: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def extra_paths(layout: Layout) -> dict[Extra, str]:
-    """Where each extra goes."""
-    return {source.extra: _place(source.place, layout) for source in SOURCES if source.extra}
+def extra_paths(layout: Layout) -> dict[Extra, tuple[str, ...]]:
+    """Where the files of each extra go."""
+    return {
+        extra: tuple(_place(source.place, layout) for source in SOURCES if source.extra is extra)
+        for extra in Extra
+    }
+
+
+def fitting_extras(root: KernelRoot) -> frozenset[Extra]:
+    """Those that belong on the system below `root` without being asked for."""
+    return frozenset(
+        extra for extra, signs in _SIGNS.items() if any(root.exists(sign) for sign in signs)
+    )
 
 
 def items(

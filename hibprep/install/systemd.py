@@ -14,6 +14,7 @@ from hibprep.install.manifest import SERVICE
 from hibprep.install.steps import Action, Plan
 
 _LOGIND = "/logind.conf.d/"
+_LIBVIRT = "/libvirt/hooks/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,15 @@ def _reloads(changed: tuple[str, ...]) -> list[Command]:
             Command(
                 ("systemctl", "kill", "--signal=HUP", "systemd-logind.service"),
                 "logind reads its settings",
+            )
+        )
+    if any(_LIBVIRT in path for path in changed):
+        # what of the two is not there, or does not run, is left alone
+        commands.append(
+            Command(
+                ("systemctl", "try-reload-or-restart", "libvirtd.service", "virtqemud.service"),
+                "libvirt looks which hooks there are; no guest notices",
+                needed=False,
             )
         )
     return commands

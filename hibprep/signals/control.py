@@ -16,6 +16,10 @@ each request, in order:
         "leg": "hibernate" or "suspend": that is prepared for; neither: what runs is stopped
     {"v":1,"do":"postsleep"}                    {"v":1,"ok":true,"said":[…]}
         "seconds": how long it may take
+    {"v":1,"do":"guest","operation":"migrate"}  {"v":1,"ok":true}
+        a hook of libvirt tells of a guest: "name", "uuid", "reason", "prepared", "source"
+        where the source is to prepare it       {"v":1,"ok":true,"wait_seconds":20}, and when it has
+                                                {"v":1,"ok":true,"refused":""}
     anything else                               {"v":1,"error":"what is wrong","place":"target"}
 
 Every request may name its sender in "who". One that has an error in it changes nothing. While a
@@ -40,7 +44,7 @@ from pathlib import Path
 
 from hibprep import streams
 from hibprep.errors import HibprepError
-from hibprep.events import Request, RunEnded, SourceChanged, SourceName, Wish
+from hibprep.events import GuestEvent, Request, RunEnded, SourceChanged, SourceName, Wish
 from hibprep.kernel.root import KernelRoot, translate
 from hibprep.signals.base import Emit
 from hibprep.signals.demand import VERSION, Demand, DemandError, parse
@@ -53,7 +57,7 @@ IDLE_SECONDS = 30.0  # without a request, unless following
 FOLLOW_PAUSE_SECONDS = 0.2
 LONGEST_RUN_SECONDS = 3600.0  # is waited for, where no time-out was given
 _SLEEP_GRACE_SECONDS = 3.0
-_GRACE_SECONDS = 30.0  # beyond a given time-out, for the last chunk and the report
+GRACE_SECONDS = 30.0  # beyond a given time-out, for the last chunk and the report
 
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
 _PRIVATE_DIRECTORY = 0o700
@@ -162,6 +166,8 @@ class Control:
                     answer = await self._before_sleep(demand)
                 case "postsleep":
                     answer = {"said": await self._host.after_sleep(demand.seconds)}
+                case "guest" if demand.guest is not None:
+                    answer = await self._guest(demand.guest, peer, emit)
                 case _ if demand.wait:
                     answer = await self._ask_and_wait(demand, peer, emit)
                 case _:
@@ -187,13 +193,22 @@ class Control:
             return {"stopped": False, "said": []}
         return {"stopped": stopped, "said": said}
 
+    async def _guest(self, event: GuestEvent, peer: _Peer, emit: Emit) -> dict[str, object]:
+        """At once, since libvirt waits for the hook, but for a migration that is to wait."""
+        emit(event)
+        seconds = self._host.incoming_seconds(event)
+        if not seconds:
+            return {}
+        await streams.send(peer.writer, _line({"v": VERSION, "ok": True, "wait_seconds": seconds}))
+        return {"refused": await self._host.incoming(event)}
+
     async def _ask_and_wait(
         self, demand: Demand, peer: _Peer, emit: Emit
     ) -> dict[str, object] | None:
         """None when the peer is gone first; the run goes on then."""
         patience = LONGEST_RUN_SECONDS
         if demand.timeout_seconds is not None:
-            patience = demand.timeout_seconds + _GRACE_SECONDS
+            patience = demand.timeout_seconds + GRACE_SECONDS
         async with (
             streams.task(peer.reader.read(1)) as gone,
             streams.task(self._host.run_ended()) as ended,

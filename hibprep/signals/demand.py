@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 
+from hibprep.events import GuestEvent, GuestOperation
 from hibprep.model import Target, TargetKind
 from hibprep.sizes import LARGEST_BYTES, shorten
 
@@ -15,6 +17,10 @@ POSTSLEEP_SECONDS = 30.0
 LEGS = ("hibernate", "suspend")
 LONGEST_SECONDS = 86_400.0
 _LONGEST_WHO = 60
+_LONGEST_NAME = 255
+# a name or an address that may stand in an argument list, and is no option there
+HOST = re.compile(r"[0-9A-Za-z][0-9A-Za-z._:-]{0,252}", re.ASCII)
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 # what may be said with each request, besides "v", "do" and "who"
 _FIELDS: dict[str, frozenset[str]] = {
@@ -25,6 +31,7 @@ _FIELDS: dict[str, frozenset[str]] = {
     "swapin": frozenset(),
     "presleep": frozenset({"seconds", "leg"}),
     "postsleep": frozenset({"seconds", "leg"}),
+    "guest": frozenset({"operation", "name", "uuid", "reason", "prepared", "source"}),
 }
 _COMMON = frozenset({"v", "do", "who"})
 
@@ -48,33 +55,45 @@ class Demand:
     wait: bool = False
     seconds: float = 0.0  # of presleep and postsleep
     leg: str = ""  # what comes: one of LEGS, or "" for a sleep that is not prepared for
+    guest: GuestEvent | None = None  # of guest, and there always
 
 
 def parse(line: bytes) -> Demand:
     """The request in `line`; DemandError says what is wrong with the first thing that is."""
-    document = _document(line)
+    return from_document(read_document(line))
+
+
+def from_document(document: dict[str, object]) -> Demand:
+    """The request that a document is; raises as `parse`."""
     version = document.get("v")
     if type(version) is not int or version != VERSION:
-        raise DemandError(f"{_shown(document, 'v')}; this daemon speaks version {VERSION}", "v")
+        raise DemandError(f"{shown(document, 'v')}; this daemon speaks version {VERSION}", "v")
     do = document.get("do")
     if not isinstance(do, str) or do not in _FIELDS:
-        raise DemandError(f"{_shown(document, 'do')}; give one of {', '.join(_FIELDS)}", "do")
-    allowed = _FIELDS[do] | _COMMON
-    for key in document:
-        if key not in allowed:
-            raise DemandError(f"{do} has no field {shorten(repr(key))}", shorten(key))
+        raise DemandError(f"{shown(document, 'do')}; give one of {', '.join(_FIELDS)}", "do")
+    only(document, do, _FIELDS[do] | _COMMON)
     return Demand(
         do=do,
         who=_who(document),
         target=_target(document),
         timeout_seconds=_seconds(document, "timeout", LONGEST_SECONDS),
-        wait=_wait(document),
+        wait=truth(document, "wait"),
         seconds=_sleep_seconds(document, do),
         leg=_leg(document),
+        guest=_guest(document) if do == "guest" else None,
     )
 
 
-def _document(line: bytes) -> dict[str, object]:
+def only(document: dict[str, object], do: str, allowed: frozenset[str]) -> None:
+    """DemandError for a field that is not allowed with this request."""
+    for key in document:
+        if key not in allowed:
+            raise DemandError(f"{do} has no field {shorten(repr(key))}", shorten(key))
+
+
+def read_document(line: bytes) -> dict[str, object]:
+    """The JSON object in `line`; DemandError when it holds none, or the same field twice."""
+
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         document = dict(pairs)
         if len(document) != len(pairs):
@@ -95,29 +114,31 @@ def _document(line: bytes) -> dict[str, object]:
     return document
 
 
-def _shown(document: dict[str, object], key: str) -> str:
+def shown(document: dict[str, object], key: str) -> str:
+    """A field as it was given, for an error."""
     if key not in document:
         return f'"{key}" is missing'
     value = document[key]
     # a value that is no container cannot be nested too deeply to be shown
-    shown = "an array or object" if isinstance(value, list | dict) else json.dumps(value)
-    return f'"{key}" is {shorten(shown)}'
+    words = "an array or object" if isinstance(value, list | dict) else json.dumps(value)
+    return f'"{key}" is {shorten(words)}'
 
 
 def _who(document: dict[str, object]) -> str:
     who = document.get("who", "control socket")
     if not isinstance(who, str) or not who.isprintable() or not 0 < len(who) <= _LONGEST_WHO:
         raise DemandError(
-            f"{_shown(document, 'who')}; give up to {_LONGEST_WHO} printable characters", "who"
+            f"{shown(document, 'who')}; give up to {_LONGEST_WHO} printable characters", "who"
         )
     return who
 
 
-def _wait(document: dict[str, object]) -> bool:
-    wait = document.get("wait", False)
-    if not isinstance(wait, bool):
-        raise DemandError(f"{_shown(document, 'wait')}; give true or false", "wait")
-    return wait
+def truth(document: dict[str, object], key: str) -> bool:
+    """A field that is true or false, and false where it is not given."""
+    value = document.get(key, False)
+    if not isinstance(value, bool):
+        raise DemandError(f"{shown(document, key)}; give true or false", key)
+    return value
 
 
 def _seconds(document: dict[str, object], key: str, most: float) -> float | None:
@@ -125,10 +146,10 @@ def _seconds(document: dict[str, object], key: str, most: float) -> float | None
         return None
     value = document[key]
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise DemandError(f"{_shown(document, key)}; give a number of seconds", key)
+        raise DemandError(f"{shown(document, key)}; give a number of seconds", key)
     if not 0 < value <= most:
         raise DemandError(
-            f"{_shown(document, key)}; give more than 0 and up to {most:g} seconds", key
+            f"{shown(document, key)}; give more than 0 and up to {most:g} seconds", key
         )
     return float(value)
 
@@ -145,7 +166,7 @@ def _sleep_seconds(document: dict[str, object], do: str) -> float:
 def _leg(document: dict[str, object]) -> str:
     leg = document.get("leg", "")
     if not isinstance(leg, str) or leg not in ("", *LEGS):
-        raise DemandError(f"{_shown(document, 'leg')}; give one of {', '.join(LEGS)}", "leg")
+        raise DemandError(f"{shown(document, 'leg')}; give one of {', '.join(LEGS)}", "leg")
     return leg
 
 
@@ -162,11 +183,46 @@ def _target(document: dict[str, object]) -> Target | None:
         return Target(TargetKind.MIN)
     if type(value) is not int:
         raise DemandError(
-            f"{_shown(document, 'target')}; give image_size, min or a number of bytes", "target"
+            f"{shown(document, 'target')}; give image_size, min or a number of bytes", "target"
         )
     if not 0 < value <= LARGEST_BYTES:
         raise DemandError(
-            f"{_shown(document, 'target')}; give more than 0 and no more than any machine has",
+            f"{shown(document, 'target')}; give more than 0 and no more than any machine has",
             "target",
         )
     return Target(TargetKind.SIZE, value)
+
+
+def _guest(document: dict[str, object]) -> GuestEvent:
+    operation = document.get("operation")
+    if not isinstance(operation, str) or operation not in tuple(GuestOperation):
+        known = ", ".join(GuestOperation)
+        raise DemandError(f"{shown(document, 'operation')}; give one of {known}", "operation")
+    return GuestEvent(
+        operation=GuestOperation(operation),
+        name=_words(document, "name", least=1),
+        uuid=_matching(document, "uuid", UUID, "a UUID in small letters"),
+        reason=_words(document, "reason", least=0),
+        prepared=truth(document, "prepared"),
+        source=_matching(document, "source", HOST, "the name or address of a host"),
+    )
+
+
+def _words(document: dict[str, object], key: str, *, least: int) -> str:
+    value = document.get(key, "")
+    if (
+        not isinstance(value, str)
+        or not value.isprintable()
+        or not least <= len(value) <= _LONGEST_NAME
+    ):
+        raise DemandError(
+            f"{shown(document, key)}; give {least} to {_LONGEST_NAME} printable characters", key
+        )
+    return value
+
+
+def _matching(document: dict[str, object], key: str, pattern: re.Pattern[str], wanted: str) -> str:
+    value = document.get(key, "")
+    if not isinstance(value, str) or (value and not pattern.fullmatch(value)):
+        raise DemandError(f"{shown(document, key)}; give {wanted}, or nothing", key)
+    return value

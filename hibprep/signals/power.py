@@ -13,7 +13,7 @@ import errno
 import functools
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from hibprep.clock import Clock
@@ -74,11 +74,11 @@ class Uevents(Protocol):
 
 
 class UdevMonitor:
-    """The uevents of `_SUBSYSTEMS`, by libudev."""
+    """The uevents of some subsystems, by libudev."""
 
-    def __init__(self, monitor: pyudev.Monitor) -> None:
+    def __init__(self, monitor: pyudev.Monitor, subsystems: Iterable[str]) -> None:
         self._monitor: pyudev.Monitor | None = monitor
-        for subsystem in _SUBSYSTEMS:
+        for subsystem in subsystems:
             monitor.filter_by(subsystem)
         monitor.start()
 
@@ -113,7 +113,7 @@ class UdevMonitor:
             return same.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
-def open_udev(source: str) -> Uevents:
+def open_udev(source: str, subsystems: Iterable[str] = _SUBSYSTEMS) -> Uevents:
     """The uevents of "udev" or "kernel". Raises OSError when there is no netlink for us, and
     NotPossibleError without pyudev or libudev."""
     try:
@@ -125,7 +125,7 @@ def open_udev(source: str) -> Uevents:
         raise NotPossibleError(
             f"no device events ({error})", "install pyudev (python3-pyudev) and libudev"
         ) from error
-    return UdevMonitor(pyudev.Monitor.from_netlink(context, source=source))
+    return UdevMonitor(pyudev.Monitor.from_netlink(context, source=source), subsystems)
 
 
 class Power:

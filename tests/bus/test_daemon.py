@@ -98,6 +98,21 @@ async def test_requests_over_the_control_socket(machine: Machine) -> None:
 
 
 @on_loop
+async def test_who_waits_for_a_run_waits_for_their_own(machine: Machine) -> None:
+    """And not for the end of the one that had to make room for it."""
+    machine.used()
+    async with running(machine):
+        machine.runs.wait = True
+        await machine.asked(do="prepare")
+        await until(lambda: len(machine.runs.decisions) == 1)
+        machine.runs.wait = False
+        answer = await machine.asked(do="prepare", target="min", wait=True)
+        assert len(machine.runs.decisions) == 2
+        assert isinstance(answer["ended"], dict)
+        assert answer["ended"]["ending"] == "done"
+
+
+@on_loop
 async def test_image_size_is_held_over_a_sleep(machine: Machine) -> None:
     machine.used()
     machine.configure(QUICK + "[sleep]\nbudget_seconds = 0\n")

@@ -7,7 +7,7 @@ import asyncio
 import dataclasses
 from typing import Any
 
-from hibprep.events import RunEnded
+from hibprep.events import GuestEvent, RunEnded
 from hibprep.status import SourceStatus, Status
 
 STATUS = Status(
@@ -53,6 +53,10 @@ class FakeHost:
         self.sleeps: list[tuple[str, float]] = []
         self.stops: bool | Exception | None = True  # None: never answers
         self.wakings: list[float] = []
+        self.patience_seconds = 0.0
+        self.refuses = ""
+        self.asked: list[GuestEvent] = []
+        self.asking: asyncio.Event | None = None  # until it is set, the source is being asked
         self._changes: list[asyncio.Future[None]] = []
         self._ends: list[asyncio.Future[RunEnded]] = []
 
@@ -78,6 +82,15 @@ class FakeHost:
     async def after_sleep(self, seconds: float) -> list[str]:
         self.wakings.append(seconds)
         return ["image_size put back"]
+
+    def incoming_seconds(self, event: GuestEvent) -> float:  # noqa: ARG002 - Host's signature
+        return self.patience_seconds
+
+    async def incoming(self, event: GuestEvent) -> str:
+        self.asked.append(event)
+        if self.asking is not None:
+            await self.asking.wait()
+        return self.refuses
 
     def change(self, **fields: Any) -> None:  # noqa: ANN401 - those of Status
         self.shown = dataclasses.replace(self.shown, **fields)

@@ -221,7 +221,7 @@ def test_every_error_at_once_with_place_and_cure(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[nothing]", "nothing: unknown section: known here: target, reclaim, rates, history"),
+        ("[xyz]", "xyz: unknown section: known here: target, reclaim, rates, history"),
         ("reclaim = 1", "reclaim = 1: must be a section with keys: stages, cold_age_seconds"),
         ("[reclaim]\nstages = []", "reclaim.stages = []: must be a list with at least one of sync"),
         ('[reclaim]\nstages = ["x"]', "reclaim.stages = 'x': must be a list with at least one of"),

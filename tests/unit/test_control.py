@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hibprep.errors import HibprepError, KernelFileError
-from hibprep.events import Request, SourceChanged, SourceName, Wish
+from hibprep.events import GuestEvent, GuestOperation, Request, SourceChanged, SourceName, Wish
 from hibprep.kernel.root import KernelRoot
 from hibprep.model import Target, TargetKind
 from hibprep.signals import control as module
@@ -237,6 +237,14 @@ BAD = [
     (b'{"v":1,"do":"presleep","seconds":91}\n', "seconds", "up to 90"),
     (b'{"v":1,"do":"presleep","seconds":9,"leg":"left"}\n', "leg", "hibernate, suspend"),
     (b'{"v":1,"do":"presleep","seconds":9,"leg":[]}\n', "leg", "an array"),
+    (b'{"v":1,"do":"guest","name":"a"}\n', "operation", "migrate, restore"),
+    (b'{"v":1,"do":"guest","operation":"start","name":"a"}\n', "operation", "start"),
+    (b'{"v":1,"do":"guest","operation":"started"}\n', "name", "missing"),
+    (b'{"v":1,"do":"guest","operation":"started","name":"a\\n"}\n', "name", "printable"),
+    (b'{"v":1,"do":"guest","operation":"started","name":"a","uuid":"a"}\n', "uuid", "a UUID"),
+    (b'{"v":1,"do":"guest","operation":"started","name":"a","prepared":1}\n', "prepared", "true"),
+    (b'{"v":1,"do":"guest","operation":"migrate","name":"a","source":"-x"}\n', "source", "host"),
+    (b'{"v":1,"do":"status","name":"a"}\n', "name", "no field"),
 ]
 
 
@@ -323,6 +331,50 @@ def test_too_many_connections(tmp_path: Path) -> None:
                 async with it.peer() as peer:
                     if "ok" in await peer.ask(do="stop"):
                         break
+
+    run(test)
+
+
+# --- guests ---------------------------------------------------------------------------------------
+
+UUID = "6f0c2a8e-6d0c-4c6a-9f1e-0b5a4f1d2c3b"
+
+
+def test_a_hook_tells_of_a_guest(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with served(tmp_path) as it, it.peer() as peer:
+            answer = await peer.ask(
+                do="guest", operation="release", name="web 1", uuid=UUID, reason="migrated",
+                prepared=True,
+            )  # fmt: skip
+            assert answer == {"v": 1, "ok": True}
+            assert it.signals[1:] == [
+                GuestEvent(
+                    operation=GuestOperation.RELEASE,
+                    name="web 1",
+                    uuid=UUID,
+                    reason="migrated",
+                    prepared=True,
+                )
+            ]
+            assert it.host.asked == []
+
+    run(test)
+
+
+def test_a_migration_may_wait_for_its_source(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with served(tmp_path) as it, it.peer() as peer:
+            it.host.patience_seconds, it.host.refuses = 7.0, "no"
+            it.host.asking = asyncio.Event()
+            told = {"do": "guest", "operation": "migrate", "name": "web-1", "source": "host-a"}
+            answer = await peer.ask(**told)
+            assert answer == {"v": 1, "ok": True, "wait_seconds": 7.0}
+            it.host.asking.set()
+            assert await peer.answer() == {"v": 1, "ok": True, "refused": "no"}
+            event = GuestEvent(operation=GuestOperation.MIGRATE, name="web-1", source="host-a")
+            assert it.host.asked == it.signals[1:] == [event]
+            assert (await peer.ask(do="stop"))["ok"] is True
 
     run(test)
 

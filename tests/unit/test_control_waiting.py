@@ -160,7 +160,18 @@ likely = st.builds(
     lambda version, do, rest: json.dumps({"v": version, "do": do} | rest).encode(),
     st.sampled_from([1, 1, 1, 2, "1", True]),
     st.sampled_from(
-        ["status", "follow", "prepare", "prepare", "stop", "swapin", "presleep", "postsleep", "x"]
+        [
+            "status",
+            "follow",
+            "prepare",
+            "prepare",
+            "stop",
+            "swapin",
+            "presleep",
+            "postsleep",
+            "guest",
+            "x",
+        ]
     ),
     documents,
 )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from hibprep.hookclient import DaemonError, NoDaemon, follow, request
+from hibprep.hookclient import DaemonError, NoDaemon, follow, request, request_and_wait
 from hibprep.status import Status
 from tests.fakes.control import run, served
 from tests.fakes.host import STATUS
@@ -76,6 +76,35 @@ def test_an_error_answer_has_its_place(tmp_path: Path) -> None:
             assert caught.value.place == "target"
 
     run(test)
+
+
+def test_an_answer_that_has_to_be_waited_for(tmp_path: Path) -> None:
+    first = b'{"v":1,"ok":true,"wait_seconds":30}\n'
+    with daemon(tmp_path / "one", says(first + b'{"v":1,"n":2}\n')) as path:
+        answer = request_and_wait(STATUS_REQUEST, path=path, seconds=1, most_seconds=30)
+        assert answer == {"v": 1, "n": 2}
+    with daemon(tmp_path / "two", says(b'{"v":1,"n":1}\n{"v":1,"n":2}\n')) as path:
+        answer = request_and_wait(STATUS_REQUEST, path=path, seconds=1, most_seconds=30)
+        assert answer == {"v": 1, "n": 1}
+    with (
+        daemon(tmp_path / "three", says(first)) as path,
+        pytest.raises(DaemonError, match="closed the connection"),
+    ):
+        request_and_wait(STATUS_REQUEST, path=path, seconds=1, most_seconds=30)
+
+
+def test_an_answer_that_does_not_come_is_waited_for_so_long(tmp_path: Path) -> None:
+    released = threading.Event()
+
+    def slow(connection: socket.socket) -> None:
+        connection.recv(1 << 16)
+        connection.sendall(b'{"v":1,"ok":true,"wait_seconds":1e9}\n')
+        assert released.wait(GENEROUS_SECONDS)
+
+    with daemon(tmp_path / "slow", slow) as path:
+        with pytest.raises(DaemonError, match=r"did not answer within 0\.05 s"):
+            request_and_wait(STATUS_REQUEST, path=path, seconds=GENEROUS_SECONDS, most_seconds=0.05)
+        released.set()
 
 
 def test_following(tmp_path: Path) -> None:

@@ -98,6 +98,40 @@ def test_an_extra_is_kept_up_once_it_was_asked_for(tmp_path: Path) -> None:
     assert path not in paths(take(tmp_path), *Action)
 
 
+HOOK = "/etc/libvirt/hooks/qemu.d/50-hibprep"
+GUESTS = "/usr/lib/systemd/system/hibprep-guests.service"
+
+
+@pytest.mark.parametrize("sign", ["usr/sbin/libvirtd", "usr/sbin/virtqemud"])
+def test_libvirts_files_are_put_where_libvirt_is(tmp_path: Path, sign: str) -> None:
+    assert not {HOOK, GUESTS} & paths(put(tmp_path), *Action)
+    (tmp_path / sign).parent.mkdir(parents=True)
+    (tmp_path / sign).touch()
+    assert {HOOK, GUESTS} <= paths(put(tmp_path), Action.WRITE)
+    hook = tmp_path / HOOK.lstrip("/")
+    assert stat.S_IMODE(hook.stat().st_mode) == 0o755
+    assert stat.S_IMODE((tmp_path / GUESTS.lstrip("/")).stat().st_mode) == 0o644
+    # and they stay up to date when libvirt is gone, until they are taken away
+    (tmp_path / sign).unlink()
+    assert {HOOK, GUESTS} <= paths(put(tmp_path), Action.SAME)
+    take(tmp_path)
+    assert not hook.exists()
+
+
+def test_vdsms_hooks_are_put_only_by_name(tmp_path: Path) -> None:
+    hooks = tmp_path / "usr/libexec/vdsm/hooks"
+    hooks.mkdir(parents=True)
+    assert not any("vdsm" in path for path in paths(put(tmp_path), *Action))
+    done = put(tmp_path, extras=frozenset({Extra.VDSM}))
+    mine = {path for path in paths(done, Action.WRITE) if "vdsm" in path or "sudoers" in path}
+    assert len(mine) == 5
+    for place in hooks.glob("*/50_hibprep"):
+        assert stat.S_IMODE(place.stat().st_mode) == 0o755
+        assert f"/usr/libexec/vdsm/hooks/{place.parent.name}/50_hibprep" in mine
+    take(tmp_path)
+    assert list(hooks.iterdir()) == []
+
+
 def test_a_directory_that_leads_out_of_the_root_is_not_followed(tmp_path: Path) -> None:
     outside, top = tmp_path / "outside", tmp_path / "top"
     outside.mkdir()

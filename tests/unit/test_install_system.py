@@ -93,6 +93,11 @@ def test_units_hooks_and_policy_can_be_read() -> None:
     assert 'PROGRAM = "/opt/x/bin/hibprep"' in lines
     assert 'LIBRARY = "/opt/x/lib/hibprep"' in lines
     compile(hook.content, "hook", "exec")
+    guests = by_path["/etc/libvirt/hooks/qemu.d/50-hibprep"].content.decode()
+    assert "\nLIBRARY=/opt/x/lib/hibprep\n" in guests
+    # neither the shell nor the Python that a virtual environment may take away with it
+    assert guests.startswith("#!/bin/sh\n")
+    assert "\nPYTHON=/usr/bin/python3\n" in guests
     drop_in = configparser.ConfigParser()
     drop_in.read_string(by_path["/etc/systemd/logind.conf.d/hibprep.conf"].content.decode())
     assert drop_in["Login"]["InhibitDelayMaxSec"] == "20"
@@ -132,6 +137,8 @@ OTHER = "/usr/lib/systemd/system/hibprep-presleep.service"
 POLICY = "/usr/share/dbus-1/system.d/org.hibprep.Manager1.conf"
 DROP_IN = "/etc/systemd/logind.conf.d/hibprep.conf"
 MAN = "/usr/share/man/man8/hibprep.8"
+HOOK = "/etc/libvirt/hooks/qemu.d/50-hibprep"
+RELOAD = "systemctl try-reload-or-restart libvirtd.service virtqemud.service"
 HERE = Manager()
 LINKED = Manager(enabled=frozenset({"hibprep.service"}))
 ELSEWHERE = Manager(prefix="/mnt", running=False)
@@ -172,6 +179,11 @@ def told(commands: Iterable[systemd.Command]) -> list[str]:
             LINKED,
             ["systemctl kill --signal=HUP systemd-logind.service"],
         ),
+        (
+            plan(Action.WRITE, HOOK),
+            LINKED,
+            [RELOAD, "systemctl restart hibprep.service"],
+        ),
         (plan(Action.REPLACE, MAN), LINKED, ["systemctl restart hibprep.service"]),
         (plan(Action.WRITE, UNIT), ELSEWHERE, ["systemctl --root=/mnt enable hibprep.service"]),
         (plan(Action.REPLACE, UNIT), ELSEWHERE_LINKED, []),
@@ -200,6 +212,7 @@ def test_after_an_installation(todo: Plan, manager: Manager, expected: list[str]
             [],
             ["systemctl kill --signal=HUP systemd-logind.service"],
         ),
+        (plan(Action.REMOVE, HOOK), HERE, [], [RELOAD]),
         (plan(Action.REMOVE, UNIT, OTHER), ELSEWHERE, [], []),
         (
             plan(Action.REMOVE, UNIT, OTHER),

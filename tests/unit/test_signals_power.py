@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import socket
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,9 +26,10 @@ from hibprep.kernel.supply import (
     read_low_power,
     read_supplies,
 )
-from hibprep.signals.power import Power, Uevent, Uevents, open_udev
+from hibprep.signals.power import Power, Uevents, open_udev
 from hibprep.signals.priority import Happened, Watch
 from tests.descriptors import descriptors
+from tests.fakes.uevents import FakeUevents
 from tests.listening import listening, only, until_told
 
 SUPPLIES = "sys/class/power_supply"
@@ -52,40 +52,6 @@ class SlowClock:
 
     def now(self) -> datetime:
         return datetime(2026, 1, 1, tzinfo=UTC)
-
-
-class FakeUevents:
-    """A socket pair: what is sent is an uevent, or the number of an error."""
-
-    def __init__(self) -> None:
-        self._sender, self._receiver = socket.socketpair(
-            socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
-        )
-        self.source = ""
-
-    def __call__(self, source: str) -> Uevents:
-        self.source = source
-        return self
-
-    def fileno(self) -> int:
-        return self._receiver.fileno()
-
-    def receive(self) -> Uevent | None:
-        try:
-            words = self._receiver.recv(1024).decode().split()
-        except BlockingIOError:
-            return None
-        if len(words) == 1:
-            raise OSError(int(words[0]), os.strerror(int(words[0])))
-        return Uevent(*words)
-
-    def close(self) -> None:
-        self._sender.close()
-        self._receiver.close()
-
-    def send(self, *messages: str) -> None:
-        for each in messages:
-            self._sender.send(each.encode())
 
 
 class FakeWatch:
