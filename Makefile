@@ -27,7 +27,12 @@ $(VENV)/.dev: $(VENV)/.run
 	@if ! command -v dbus-daemon >/dev/null; then \
 		echo "installing dbus-daemon, which the tests of the bus talk to"; \
 		apt-get update -q && apt-get install -qy --no-install-recommends dbus-daemon; fi
-	$(BIN)/pip install -q -e . --group dev
+	@if ! pkg-config --exists libvirt 2>/dev/null || ! command -v gcc >/dev/null \
+		|| ! $(PYTHON) -c 'import sysconfig; open(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null; then \
+		echo "installing libvirt-dev, pkg-config and gcc, which libvirt-python is built with"; \
+		apt-get update -q && apt-get install -qy --no-install-recommends \
+			libvirt-dev pkg-config gcc libc6-dev python3-dev; fi
+	$(BIN)/pip install -q -e '.[libvirt]' --group dev
 	@touch $@
 
 # make itself knows no exit code 3: "partly done, the report says why" is said and taken for an end.
@@ -56,7 +61,7 @@ format: $(VENV)/.dev ## put the code into ruff's format
 	$(BIN)/ruff format .
 
 vm: $(VENV)/.dev ## the whole matrix of guests; takes an hour or more where they are emulated
-	$(BIN)/python -m pytest -m vm --must -rA tests/vm
+	$(BIN)/python -m pytest -m vm --must -rA tests/vm tests/libvirt
 
 bench: $(VENV)/.dev ## the experiment's quick form, in a guest of 1 GiB; asserts nothing
 	$(BIN)/python -m bench hibernate --memory 1G --settle 10 --runs 1 --image-size default \

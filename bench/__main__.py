@@ -17,6 +17,11 @@ COMMANDS = {
     "interference": ("bench.interference", "interference", "What it costs other programs."),
     "continuous": ("bench.continuous", "continuous", "What the policy costs a busy Redis."),
     "hook": ("bench.hook", "hook", "What the sleep hook costs with nothing to do."),
+    "migrate": (
+        "bench.migrate",
+        "migrate",
+        "What a guest that moves has to send, prepared or not.",
+    ),
     "report": ("bench.report.publish", "report_command", "A page of results, with pictures."),
     "compare": ("bench.report.cli", "compare_command", "Two results files, with intervals."),
     "table": ("bench.report.cli", "table_command", "The reference's figures and ours."),

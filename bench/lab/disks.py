@@ -23,11 +23,11 @@ _LOCK = ".lock"
 class WorkFolder:
     """A folder for one guest's files, gone when it is closed; a killed owner's goes later."""
 
-    def __init__(self, parent: Path | None = None) -> None:
+    def __init__(self, parent: Path | None = None, *, prefix: str = "guest-") -> None:
         parent = parent or work_root()
         parent.mkdir(parents=True, exist_ok=True)
-        _sweep(parent)
-        self.path = Path(tempfile.mkdtemp(prefix="guest-", dir=parent))
+        _sweep(parent, prefix)
+        self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
@@ -39,10 +39,12 @@ class WorkFolder:
             self._lock = -1
 
 
-def _sweep(parent: Path) -> None:
+def _sweep(parent: Path, prefix: str) -> None:
     """Remove the folders whose owner was killed: nobody holds their lock any more."""
-    for folder in parent.glob("guest-*"):
+    for folder in parent.glob(f"{prefix}*"):
         try:
+            if folder.lstat().st_uid != os.geteuid():
+                continue  # anybody may make one where all have their temporary files
             descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
             continue  # just being made, or just being removed

@@ -28,16 +28,16 @@ def _must(value: int, what: str) -> None:
         raise OSError(code, f"{what}: {os.strerror(code)}")
 
 
-def _enter(root: str, binds: list[str]) -> None:
+def _enter(root: str, binds: list[tuple[str, str]]) -> None:
     _must(libc.unshare(CLONE_NEWNS), "unshare(CLONE_NEWNS)")
     # Without this, on a host whose / is shared, the bind mounts would show up outside and stay.
     _must(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "making / private")
-    for path in binds:
-        target = root + path
+    for source, place in binds:
+        target = root + place
         Path(target).mkdir(parents=True, exist_ok=True)
         _must(
-            libc.mount(path.encode(), target.encode(), None, MS_BIND | MS_REC, None),
-            f"binding {path} to {target}",
+            libc.mount(source.encode(), target.encode(), None, MS_BIND | MS_REC, None),
+            f"binding {source} to {target}",
         )
     os.chroot(root)
     os.chdir("/")
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--death-signal", type=int, default=int(signal.SIGKILL))
     parser.add_argument("--root")
     parser.add_argument("--bind", action="append", default=[])
+    parser.add_argument("--bind-at", action="append", default=[], nargs=2)
     parser.add_argument("argv", nargs="+")
     options = parser.parse_args()
     _must(libc.prctl(PR_SET_PDEATHSIG, options.death_signal, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
@@ -57,7 +58,8 @@ def main() -> None:
         sys.exit(125)  # the parent died before prctl: nobody would ever end this program
     try:
         if options.root:
-            _enter(options.root, options.bind)
+            same = [(path, path) for path in options.bind]
+            _enter(options.root, [*same, *map(tuple, options.bind_at)])
         os.execvp(options.argv[0], options.argv)  # noqa: S606  # what it is for
     except OSError as error:
         print(f"enter: {options.argv[0]}: {error}", file=sys.stderr)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -66,6 +67,7 @@ class Guest:
         work_dir: Path | None = None,
         kernel_arguments: Sequence[str] = (),
         qemu_arguments: Sequence[str] = (),
+        ports: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> None:
         """``swap_bytes``: None for twice the memory, 0 for a guest without swap.
@@ -73,6 +75,7 @@ class Guest:
         ``swap_file``: swap to a file of the root file system instead of a disk of its own.
         ``root_bytes``: at least so large is the root disk, not counting the swap file.
         ``disk_bytes_per_second``, ``disk_requests_per_second``: for each disk; 0 for unlimited.
+        ``ports``: names of further virtio-serial ports, for `port`.
         """
         self.image = image
         self.memory_bytes = memory_bytes
@@ -88,6 +91,7 @@ class Guest:
         self._requests = disk_requests_per_second
         self._kernel_arguments = tuple(kernel_arguments)
         self._qemu_arguments = tuple(qemu_arguments)
+        self._ports = tuple(ports)
         self._qemu: qemu_module.Qemu | None = None
         self._hardware: Hardware | None = None
         self._machine: Machine | None = None
@@ -244,6 +248,10 @@ class Guest:
         """Run a QMP command, such as ``system_wakeup`` or ``system_powerdown``."""
         return self._running().monitor.execute(command, arguments)
 
+    def port(self, name: str) -> socket.socket:
+        """The host's end of one of the ``ports``, until the next power-off."""
+        return self._running().ports[name]
+
     # -- looking at it -------------------------------------------------------------------------
 
     @property
@@ -335,6 +343,7 @@ class Guest:
             console,
             self._folder.path / "qemu.log",
             [self.image.root.parent, self._folder.path],
+            ports=self._ports,
         )
         self._consoles.append(console)
         return self._machine.first_answer(timeout)

@@ -12,7 +12,7 @@ from bench.lab.errors import LabError
 from bench.lab.fixups import APPLICATION_DIRECTORY
 
 if TYPE_CHECKING:
-    from bench.lab.guest import Guest
+    from bench.lab.reachable import Reachable
 
 _REMOTE = "/tmp/hibprep-lab.whl"  # noqa: S108  # in the guest, where nobody else is
 _COMMAND = """#!/usr/bin/python3
@@ -24,7 +24,7 @@ sys.exit({function}())
 """
 
 
-def install_wheel(guest: Guest, wheel: Path) -> None:
+def install_wheel(guest: Reachable, wheel: Path) -> None:
     """Unpack the wheel where the guest's Python looks, and make its commands."""
     commands = console_scripts(wheel)
     guest.put(wheel, _REMOTE)

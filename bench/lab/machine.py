@@ -7,7 +7,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,8 +39,14 @@ class Hardware:
     extra_arguments: tuple[str, ...] = ()
     disk_requests_per_second: int = 0  # 0: unlimited
 
-    def arguments(self, console: Path, agent_fd: int, monitor_fd: int) -> list[str]:
-        """QEMU's command line."""
+    def arguments(
+        self, console: Path, agent_fd: int, monitor_fd: int, ports: Mapping[str, int] | None = None
+    ) -> list[str]:
+        """QEMU's command line. ``ports``: descriptors of further virtio-serial ports, by name."""
+        more: list[str] = []
+        for number, (name, descriptor) in enumerate((ports or {}).items()):
+            more += ["-chardev", f"socket,id=port{number},fd={descriptor}"]
+            more += ["-device", f"virtserialport,chardev=port{number},name={name}"]
         disks: list[str] = []
         for disk in (self.root_disk, self.swap_disk):
             if disk is not None:
@@ -57,6 +63,7 @@ class Hardware:
             *("-chardev", f"socket,id=agent,fd={agent_fd}"),
             *("-device", "virtio-serial-pci"),
             *("-device", f"virtserialport,chardev=agent,name={_PORT_NAME}"),
+            *more,
             *("-chardev", f"socket,id=monitor,fd={monitor_fd}"),
             *("-mon", "chardev=monitor,mode=control"),
             *("-device", "virtio-rng-pci"),
@@ -78,27 +85,43 @@ class Machine:
     """A running QEMU."""
 
     def __init__(
-        self, qemu: Qemu, hardware: Hardware, console: Path, log: Path, folders: Sequence[Path]
+        self,
+        qemu: Qemu,
+        hardware: Hardware,
+        console: Path,
+        log: Path,
+        folders: Sequence[Path],
+        *,
+        ports: Sequence[str] = (),
     ) -> None:
+        """``ports``: names of further virtio-serial ports; the host's ends are in `ports`."""
         self.console = console
         self._log = log
         agent, agent_far = socket.socketpair()
         monitor, monitor_far = socket.socketpair()
+        pairs = {name: socket.socketpair() for name in ports}
+        self.ports = {name: near for name, (near, _) in pairs.items()}
+        far_ends = {name: far for name, (_, far) in pairs.items()}
         try:
             self.started = time.monotonic()
             self._process = qemu.launch(
-                hardware.arguments(console, agent_far.fileno(), monitor_far.fileno()),
+                hardware.arguments(
+                    console,
+                    agent_far.fileno(),
+                    monitor_far.fileno(),
+                    {name: far.fileno() for name, far in far_ends.items()},
+                ),
                 log=log,
                 folders=folders,
-                sockets=(agent_far, monitor_far),
+                sockets=(agent_far, monitor_far, *far_ends.values()),
             )
         except BaseException:
-            agent.close()
-            monitor.close()
+            for near in (agent, monitor, *self.ports.values()):
+                near.close()
             raise
         finally:
-            agent_far.close()
-            monitor_far.close()
+            for far in (agent_far, monitor_far, *far_ends.values()):
+                far.close()
         self._pidfd = os.pidfd_open(self._process.pid)
         self.channel = Channel(agent)
         self.monitor = Monitor(monitor)
@@ -153,6 +176,8 @@ class Machine:
         end(self._process, grace_seconds=0)
         self.channel.close()
         self.monitor.close()
+        for port in self.ports.values():
+            port.close()
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1

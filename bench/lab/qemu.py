@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -16,10 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.lab import host
+from bench.lab import roots
 from bench.lab.errors import LabError
-from bench.lab.images import Image, Progress, debootstrap
-from bench.lab.locks import hold
+from bench.lab.images import Image, Progress
 from bench.lab.paths import qemu_root
 from bench.lab.process import end, launch, tail
 
@@ -81,26 +79,14 @@ def _version(command: list[str]) -> str:
 
 
 def _own(progress: Progress) -> Qemu:
-    key = hashlib.sha256(repr((_SUITE, _PACKAGES)).encode()).hexdigest()[:16]
-    place = qemu_root() / key
-    qemu_root().mkdir(parents=True, exist_ok=True)
-    with hold(qemu_root() / ".lock", "QEMU", progress):
-        if not place.exists():
-            host.require(progress)
-            host.require_keys(_SUITE, progress)
-            progress("this machine has no recent QEMU: making a root file system with one")
-            for leftover in qemu_root().glob(".qemu-*"):  # of a builder that was killed
-                shutil.rmtree(leftover, ignore_errors=True)
-            partial = Path(tempfile.mkdtemp(prefix=".qemu-", dir=qemu_root()))
-            try:
-                rootfs = partial / "rootfs"
-                debootstrap((_SUITE,), _PACKAGES, rootfs, partial / "build.log", progress)
-                version = _version(["chroot", str(rootfs), f"/usr/bin/{_BINARY}"])
-                (partial / "version").write_text(version)
-                partial.rename(place)
-            except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise
+    place = roots.build(
+        qemu_root(),
+        _SUITE,
+        _PACKAGES,
+        what="QEMU, of which this machine has none that is recent",
+        finish=lambda rootfs: _version(["chroot", str(rootfs), f"/usr/bin/{_BINARY}"]),
+        progress=progress,
+    )
     return Qemu(f"/usr/bin/{_BINARY}", (place / "version").read_text(), place / "rootfs")
 
 

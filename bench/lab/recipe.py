@@ -98,6 +98,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             Recipe(name="packaged", suite="trixie", packages=(*_BASE_PACKAGES, *_OF_THE_PACKAGE)),
             # With a program for others' sake; it is started at boot, as Debian does it.
             Recipe(name="redis", suite="trixie", packages=(*_BASE_PACKAGES, "redis-server")),
+            # With QEMU's guest agent, which udev starts where there is a port for it.
+            Recipe(name="agent", suite="trixie", packages=(*_BASE_PACKAGES, "qemu-guest-agent")),
         )
     }
 )

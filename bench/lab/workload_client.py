@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bench.lab.errors import AgentError, GuestTimeout, LabError
 
 if TYPE_CHECKING:
-    from bench.lab.guest import Guest
+    from bench.lab.reachable import Reachable
 
 _SCRIPT = Path(__file__).with_name("workload.py")
 _REMOTE = "/opt/hibprep-lab/workload.py"
@@ -49,7 +49,7 @@ class Workload:
 
     def __init__(
         self,
-        guest: Guest,
+        guest: Reachable,
         *,
         cold_bytes: int = 0,
         warm_bytes: int = 0,

@@ -48,9 +48,11 @@ def page(
     found: Sequence[Section],
     pictures: Sequence[Mapping[str, str]],
     links: Mapping[str, str],
+    more: Sequence[str] = (),
 ) -> str:
     """The whole page. ``pictures`` has for each section the links of those it has, by name;
-    ``links`` those of results files that can be reached from the page, by their place."""
+    ``links`` those of results files that can be reached from the page, by their place; ``more`` are
+    parts about other things, which come after."""
     main, *others = found
     parts = [_TOP, headline(main), _picture(pictures[0], "story"), _method(found)]
     for index, section in enumerate(found):
@@ -58,6 +60,7 @@ def page(
         if index:
             parts += [headline(section), _picture(pictures[index], "story")]
         parts += _section(section, pictures[index], links)
+    parts += more
     parts.append(_reproduce(found, links))
     return "\n".join(part for part in parts if part)
 

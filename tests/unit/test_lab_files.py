@@ -129,11 +129,14 @@ def test_a_dead_owners_folder_is_removed_and_a_living_ones_is_not(tmp_path: Path
     dead.mkdir()
     (dead / ".lock").touch()
     (dead / "swap.img").touch()
+    unlike = WorkFolder(tmp_path, prefix="rig-")
+    assert dead.exists()  # not one of its kind
     other = WorkFolder(tmp_path)
     assert living.path.exists()
+    assert unlike.path.exists()
     assert not dead.exists()
-    living.close()
-    other.close()
+    for folder in (living, unlike, other):
+        folder.close()
     assert list(tmp_path.iterdir()) == []
 
 
