@@ -148,8 +148,8 @@ def test_of_two_at_once_one_is_refused(boot: Boot, suite: str) -> None:
     workload = Workload(guest, cold_bytes=300 * MIB)
     workload.start()
     before = settings(machine)
-    # it waits for minutes until anything can be so old
-    first = (*RECLAIM, "--type", "anon", "--colder-than", "200s", "--backend")
+    # it waits for longer than this takes until anything can be so old
+    first = (*RECLAIM, "--type", "anon", "--colder-than", "2000s", "--backend")
     for name in sorted(AVAILABLE[suite] & {"lrugen", "damon"}):
         begin = ["systemd-run", "--quiet", "--unit=run", "--collect", "--"]
         guest.run([*begin, *first, name], check=True)
