@@ -71,8 +71,10 @@ class Sample:
 
     `predicted_bytes` is what hibprep's estimate said before anything was done, `estimated_bytes`
     what it said of the guest just before it was sent, `sent_bytes` what QEMU counted then.
-    `actual_bytes` is what the balloon left to the guest. Pieces are those of the paced program
-    while the guest was prepared, `quiet` ones of the time before; None where there was none.
+    `actual_bytes` is what the balloon left to the guest, `unused_bytes` and `usable_bytes` what it
+    told of that (MemFree, MemAvailable), `rss_bytes` QEMU's size in memory. Pieces are those of the
+    paced program while the guest was prepared, `quiet` ones of the time before; None where there
+    was none.
     `intact`: every byte of what had been filled was compared afterwards.
     """
 
@@ -86,6 +88,9 @@ class Sample:
     prepare_seconds: float
     ending: str
     actual_bytes: int
+    unused_bytes: int
+    usable_bytes: int
+    rss_bytes: int
     sent_bytes: int
     normal_pages: int
     zero_pages: int

@@ -32,6 +32,8 @@ GIB = 1 << 30
 RECIPE = "agent"
 PREPARE_SECONDS = 240.0  # at most, in an emulated guest
 REPORTED_SECONDS = 30.0
+# QEMU's size in memory is what hibprep's estimate goes by: an emulator's own is not to hide it.
+TRANSLATED_BYTES = 32 * MIB
 QUIET_SECONDS = 10.0  # how the paced program does alone
 
 _CALM_SECONDS = 120.0  # for what takes a moment on an emulated processor
@@ -60,6 +62,7 @@ def measure_one(image: Image, wheel: Path, number: int, cell: Cell, setting: Set
         disk_bytes_per_second=setting.disk_bytes_per_second,
         qemu_arguments=device_arguments(reporting=reporting),
         ports=(AGENT_CHANNEL,),
+        translated_bytes=TRANSLATED_BYTES,
     ) as guest:
         guest.start()
         guest.install(wheel)
@@ -91,8 +94,7 @@ class _Moving:
         ending = self._prepare()
         prepare_seconds = time.monotonic() - began
         during = None if paced is None else paced.pace()
-        estimated = self._as_it_is(self._fresh())
-        actual = domain.memory_stats().actual_bytes
+        stats = self._fresh()
         sent = domain.send()
         began = time.monotonic()
         undone = undo(domain, self._means)
@@ -105,10 +107,13 @@ class _Moving:
             reserve_bytes=self._cell.reserve_bytes,
             accelerator=guest.accelerator,
             predicted_bytes=predicted,
-            estimated_bytes=estimated,
+            estimated_bytes=self._as_it_is(stats),
             prepare_seconds=prepare_seconds,
             ending=ending,
-            actual_bytes=actual,
+            actual_bytes=stats.actual_bytes,
+            unused_bytes=stats.unused_bytes or 0,
+            usable_bytes=stats.usable_bytes or 0,
+            rss_bytes=stats.rss_bytes or 0,
             sent_bytes=sent.bytes,
             normal_pages=sent.normal_pages,
             zero_pages=sent.zero_pages,

@@ -68,6 +68,7 @@ class Guest:
         kernel_arguments: Sequence[str] = (),
         qemu_arguments: Sequence[str] = (),
         ports: Sequence[str] = (),
+        translated_bytes: int = 0,
         progress: Progress | None = None,
     ) -> None:
         """``swap_bytes``: None for twice the memory, 0 for a guest without swap.
@@ -76,6 +77,8 @@ class Guest:
         ``root_bytes``: at least so large is the root disk, not counting the swap file.
         ``disk_bytes_per_second``, ``disk_requests_per_second``: for each disk; 0 for unlimited.
         ``ports``: names of further virtio-serial ports, for `port`.
+        ``translated_bytes``: how much translated code an emulator keeps, in whole MiB; 0 for its
+        own choice, which may be more than the guest's memory.
         """
         self.image = image
         self.memory_bytes = memory_bytes
@@ -92,6 +95,7 @@ class Guest:
         self._kernel_arguments = tuple(kernel_arguments)
         self._qemu_arguments = tuple(qemu_arguments)
         self._ports = tuple(ports)
+        self._translated_bytes = translated_bytes
         self._qemu: qemu_module.Qemu | None = None
         self._hardware: Hardware | None = None
         self._machine: Machine | None = None
@@ -316,6 +320,9 @@ class Guest:
     def _prepare(self) -> None:
         self._qemu = qemu_module.find(self._progress)
         accelerator = qemu_module.accelerator(self._qemu, self.image, self._progress)
+        if self._translated_bytes and accelerator[1].startswith("tcg"):
+            size = f"tb-size={self._translated_bytes // MiB}"
+            accelerator = (accelerator[0], f"{accelerator[1]},{size}", *accelerator[2:])
         self._folder = WorkFolder(self._work_dir)
         root_disk, swap_disk = self._storage.make_disks(self.image.root, self._folder.path)
         self._hardware = Hardware(
