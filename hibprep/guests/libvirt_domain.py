@@ -168,14 +168,6 @@ class LibvirtDomain:
         """See `Domain.start_postcopy`."""
         self._call(lambda: self._raw.migrateStartPostCopy(0))
 
-    def set_migrate_downtime(self, seconds: float) -> None:
-        """See `Domain.set_migrate_downtime`."""
-        self._call(lambda: self._raw.migrateSetMaxDowntime(max(1, int(seconds * 1000)), 0))
-
-    def set_migrate_bandwidth(self, bytes_per_second: int) -> None:
-        """See `Domain.set_migrate_bandwidth`."""
-        self._call(lambda: self._raw.migrateSetMaxSpeed(values.mib_per_second(bytes_per_second), 0))
-
     def job(self) -> JobStats:
         """See `Domain.job`."""
         return self._job(0)

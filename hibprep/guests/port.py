@@ -279,12 +279,6 @@ class Domain(Protocol):
     def start_postcopy(self) -> None:
         """Have a running migration change to post-copy."""
 
-    def set_migrate_downtime(self, seconds: float) -> None:
-        """The longest that the guest may stand still, for the migration that runs."""
-
-    def set_migrate_bandwidth(self, bytes_per_second: int) -> None:
-        """Of the migration that runs, and of those to come."""
-
     def job(self) -> JobStats:
         """The job that runs, or `NO_JOB`."""
 

@@ -318,14 +318,6 @@ class FakeDomain:
     def start_postcopy(self) -> None:
         self._call("start_postcopy")
 
-    def set_migrate_downtime(self, seconds: float) -> None:
-        self._call("set_migrate_downtime")
-        assert seconds > 0
-
-    def set_migrate_bandwidth(self, bytes_per_second: int) -> None:
-        self._call("set_migrate_bandwidth")
-        assert bytes_per_second > 0
-
     def job(self) -> JobStats:
         self._call("job")
         return self.running_job
