@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from hibprep.model import Ending, Stage, Target
+from hibprep.notices import Notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class SourceName(StrEnum):
     CONTROL = "control"
     CHANNEL = "channel"
     GUESTS = "guests"
+    CLOUD = "cloud"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,24 @@ class GuestJob:
     disk_bytes: int = 0
 
 
+# --- notices --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeGiven:
+    """A notice that was not known before, or whose time or state has changed."""
+
+    notice: Notice
+    deadline_at_seconds: float | None  # of this machine's clock; None: no time is told
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeWithdrawn:
+    """It is not going to happen."""
+
+    notice: Notice
+
+
 # --- requests, and what became of a run -----------------------------------------------------------
 
 
@@ -237,7 +257,8 @@ class Tick:
 
 Signal = (
     SourceChanged | Sessions | Inhibitors | Sleep | Shutdown | PowerSupply | DevicesChanged
-    | Pressure | Cpu | GuestEvent | GuestJob | Request | RunBegan | RunEnded | Predicted | Tick
+    | Pressure | Cpu | GuestEvent | GuestJob | NoticeGiven | NoticeWithdrawn | Request | RunBegan
+    | RunEnded | Predicted | Tick
 )  # fmt: skip
 
 

@@ -32,7 +32,6 @@ from hibprep.events import (
     SourceName,
 )
 from hibprep.guestjobs import GuestJobs, kept_job
-from hibprep.guests.calls import in_thread
 from hibprep.guests.connection import connect
 from hibprep.guests.errors import NoSuchDomainError, RecordMalformedError
 from hibprep.guests.means import Means, real_means
@@ -44,6 +43,7 @@ from hibprep.guests.waiting import Uninterrupted
 from hibprep.kernel.root import KernelRoot
 from hibprep.signals.base import Source
 from hibprep.signals.guests import Guests
+from hibprep.threads import in_thread
 
 log = logging.getLogger(__name__)
 

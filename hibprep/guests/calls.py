@@ -8,8 +8,6 @@ that never comes back (a hypervisor that hangs) does not keep the process alive.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -60,32 +58,3 @@ def within(seconds: float, function: Callable[[], Value], name: str) -> Value:
     call = Call(function, name)
     call.wait(seconds)
     return call.result()
-
-
-async def in_thread(function: Callable[[], Value], name: str) -> Value:
-    """The same for an event loop, without a deadline: whoever awaits it may be cancelled, and the
-    thread is then left to itself, where one of asyncio's own would be waited for in the end."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Value] = loop.create_future()
-
-    def settle(value: list[Value], error: BaseException | None) -> None:
-        if future.done():
-            return  # cancelled meanwhile
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(value[0])
-
-    def run() -> None:
-        answers: list[Value] = []
-        problem: BaseException | None = None
-        try:
-            answers.append(function())
-        except BaseException as error:  # noqa: BLE001 - raised again by the future
-            problem = error
-        # a loop that has ended waits for nothing any more
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, answers, problem)
-
-    threading.Thread(target=run, name=name, daemon=True).start()
-    return await future

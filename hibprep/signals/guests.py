@@ -23,13 +23,13 @@ from hibprep.events import (
     SourceChanged,
     SourceName,
 )
-from hibprep.guests.calls import in_thread
 from hibprep.guests.errors import ConnectionFailedError
 from hibprep.guests.port import EventKind, Host, JobPhase, JobStats, Operation
 from hibprep.guests.port import GuestEvent as HostEvent
 from hibprep.guests.record import NAMESPACE
 from hibprep.kernel.root import KernelRoot
 from hibprep.signals.base import Emit
+from hibprep.threads import in_thread
 
 # of the monolithic daemon, and of the modular one for QEMU
 SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
