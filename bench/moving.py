@@ -95,6 +95,7 @@ class _Moving:
         prepare_seconds = time.monotonic() - began
         during = None if paced is None else paced.pace()
         stats = self._fresh()
+        estimated = self._as_it_is(stats)
         sent = domain.send()
         began = time.monotonic()
         undone = undo(domain, self._means)
@@ -107,7 +108,7 @@ class _Moving:
             reserve_bytes=self._cell.reserve_bytes,
             accelerator=guest.accelerator,
             predicted_bytes=predicted,
-            estimated_bytes=self._as_it_is(stats),
+            estimated_bytes=estimated,
             prepare_seconds=prepare_seconds,
             ending=ending,
             actual_bytes=stats.actual_bytes,
@@ -172,6 +173,7 @@ class _Moving:
             discard=discard,
             trimmed=trimmed,
             reserve=self._reserve,
+            content_bytes=self._domain.content_bytes(),
         )
         if found is None:
             raise LabError("the guest tells no statistics")
@@ -179,7 +181,8 @@ class _Moving:
 
     def _as_it_is(self, stats: MemoryStats) -> int:
         info = self._domain.info()
-        return as_it_is(stats, info.hardware, info.maximum_bytes).sent_bytes
+        content = self._domain.content_bytes()
+        return as_it_is(stats, info.hardware, info.maximum_bytes, content_bytes=content).sent_bytes
 
     def _fresh(self) -> MemoryStats:
         found = fresh(self._domain, clock=self._means.clock, stop=self._means.stop)

@@ -19,6 +19,8 @@ from bench.lab import Guest, GuestTimeout, LabError
 from hibprep.guests import port
 from hibprep.guests.errors import ChannelError, NoAgentError, UnsupportedError
 from hibprep.guests.hardware import AGENT_CHANNEL, Hardware
+from hibprep.kernel import guestram
+from hibprep.kernel.root import KernelRoot
 
 DEVICE = "balloon0"
 _PATH = f"/machine/peripheral/{DEVICE}"
@@ -106,6 +108,10 @@ class QmpDomain:
         """As it is now."""
         found = self._guest.monitor("qom-get", path=_PATH, property="guest-stats")
         return stats_of(found, self._actual_bytes(), resident_bytes(self._guest.pid))
+
+    def content_bytes(self) -> int | None:
+        """As it is now."""
+        return guestram.content_bytes(KernelRoot(), self._guest.pid, self._guest.memory_bytes)
 
     def set_stats_period(self, seconds: int) -> None:
         """Have the guest tell its statistics so often."""

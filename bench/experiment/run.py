@@ -23,7 +23,7 @@ from bench.experiment.results import (
     load,
     sample_line,
 )
-from bench.experiment.sample import GIVEN_TIME, Sample
+from bench.experiment.sample import GIVEN_TIME, Condition, Sample
 from bench.experiment.schedule import Cell, expected_seconds, floor_seconds, still_to_do
 from bench.lab import LabError, build, build_wheel, qemu
 from bench.lab.wheel import code_key
@@ -95,6 +95,7 @@ def run(path: Path, plans: Sequence[Parameters], watch: Watch, *, failed_too: bo
     samples = list(found.samples) if found else []
     left = _left(plans, samples, code, failed_too=failed_too)
     if left:
+        _must_have_floors(left, samples)
         _Run(path, plans, watch, code).measure(found, left, samples)
     return load(path)
 
@@ -107,6 +108,18 @@ def _left(
     for plan in plans:
         found.update(dict.fromkeys(still_to_do(plan, samples, code, failed_too=failed_too)))
     return list(found)
+
+
+def _must_have_floors(left: Sequence[Cell], samples: Sequence[Sample]) -> None:
+    """Raise LabError now rather than after an hour."""
+    to_come = {cell.image_size for cell in left if cell.condition is Condition.IDLE}
+    for cell in left:
+        known = cell.image_size in to_come or floor_seconds(samples, cell.image_size) is not None
+        if needs_budget(cell) and not known:
+            raise LabError(
+                f"{cell}: hibprep's time is made of the idle guest's, and none was measured",
+                "add --condition idle",
+            )
 
 
 def needs_budget(cell: Cell) -> bool:
@@ -179,8 +192,8 @@ class _Run:
         floor = floor_seconds(samples, cell.image_size)
         if floor is None:
             raise LabError(
-                f"{cell}: hibprep's time is made of the idle guest's, and none was measured",
-                "add --condition idle",
+                f"{cell}: hibprep's time is made of the idle guest's, and that failed",
+                "--retry-failed measures it once more",
             )
         return round(self.plans[0].within_ratio * floor, 2)
 

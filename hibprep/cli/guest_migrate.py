@@ -88,6 +88,7 @@ def command(
     parallel: int,
     uri: str | None,
     as_it_is: bool,
+    thorough: bool,
     reserve: Reserve | None,
     prepare_timeout: float | None,
     timeout: float | None,
@@ -129,6 +130,7 @@ def command(
         prepare=moving.options_of(
             config,
             as_it_is=as_it_is,
+            thorough=thorough,
             reserve=reserve,
             prepare_timeout=prepare_timeout,
             bytes_per_second=bandwidth or 0,

@@ -28,7 +28,7 @@ Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
 
 def moving_options(command: Decorated) -> Decorated:
-    """`--no-prepare`, `--reserve`, `--prepare-timeout` and `--timeout`."""
+    """`--no-prepare`, `--thorough`, `--reserve`, `--prepare-timeout` and `--timeout`."""
     for option in (
         click.option(
             "--timeout",
@@ -43,6 +43,11 @@ def moving_options(command: Decorated) -> Decorated:
             help="Prepare no longer than this (default: guests.timeout_seconds).",
         ),
         shared.reserve_option,
+        click.option(
+            "--thorough",
+            is_flag=True,
+            help="Prepare for as few bytes as can be, also where that takes longer than it saves.",
+        ),
         click.option("--no-prepare", "as_it_is", is_flag=True, help="Leave the guest as it is."),
     ):
         command = option(command)
@@ -53,6 +58,7 @@ def options_of(
     config: Config,
     *,
     as_it_is: bool,
+    thorough: bool,
     reserve: Reserve | None,
     prepare_timeout: float | None,
     bytes_per_second: int = 0,
@@ -62,9 +68,11 @@ def options_of(
     if as_it_is:
         return None
     options = shared.options_of(config, reserve, prepare_timeout)
-    if not bytes_per_second:
-        return options
-    return dataclasses.replace(options, bytes_per_second=float(bytes_per_second))
+    return dataclasses.replace(
+        options,
+        while_it_pays=not thorough,
+        bytes_per_second=float(bytes_per_second or options.bytes_per_second),
+    )
 
 
 def progress_line(now: MoveProgress) -> str:

@@ -31,6 +31,7 @@ def command(
     domain: str,
     uri: str | None,
     as_it_is: bool,
+    thorough: bool,
     reserve: Reserve | None,
     prepare_timeout: float | None,
     timeout: float | None,
@@ -45,7 +46,11 @@ def command(
     config = common.load_config(ctx)
     wish = SaveWish(
         prepare=moving.options_of(
-            config, as_it_is=as_it_is, reserve=reserve, prepare_timeout=prepare_timeout
+            config,
+            as_it_is=as_it_is,
+            thorough=thorough,
+            reserve=reserve,
+            prepare_timeout=prepare_timeout,
         ),
         limit_seconds=timeout,
         bypass_cache=bypass_cache,

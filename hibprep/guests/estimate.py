@@ -7,12 +7,14 @@ what was given back to the host by a balloon or by free page reporting, reads as
 the guest has freed does not: it keeps what was in it. So what is sent is what the guest has touched
 and the host still keeps, and that is told from both sides:
 
-- the guest says what it uses (all but MemFree), which is a lower bound;
+- the guest says what it uses (all but MemFree);
 - the size of QEMU's process in memory (rss), less what QEMU is by itself, says what was touched.
 
 Only the latter knows of freed pages. The former is what holds where the host has swapped the guest
-out. What the guest goes on writing during a migration is sent again; that is not in here, since
-nobody knows how fast it will.
+out. Both count pages of zeros. Where the guest runs on this host its pages can be looked at
+(`content_bytes`, see `hibprep.kernel.guestram`), and that takes the place of both. What the guest
+goes on writing during a migration is sent again; that is not in here, since nobody knows how fast
+it will.
 """
 
 from __future__ import annotations
@@ -73,10 +75,22 @@ def as_it_is(
     hardware: Hardware,
     maximum_bytes: int,
     bytes_per_second: float = DEFAULT_BYTES_PER_SECOND,
+    *,
+    content_bytes: int | None = None,
 ) -> Estimate:
     """What would be sent now."""
-    terms, basis = _touched(stats, hardware)
+    terms, basis = _content(stats, hardware, content_bytes)
     return _estimate(terms, maximum_bytes, bytes_per_second, basis)
+
+
+def _content(
+    stats: MemoryStats, hardware: Hardware, content_bytes: int | None
+) -> tuple[tuple[Term, ...], str]:
+    """What of the guest's memory has something in it, and how that is known."""
+    if content_bytes is None:
+        return _touched(stats, hardware)
+    seen = Term("has something in it", content_bytes, "as the host sees its pages")
+    return (seen,), "its pages, one in so many"
 
 
 def _touched(stats: MemoryStats, hardware: Hardware) -> tuple[tuple[Term, ...], str]:
@@ -120,6 +134,7 @@ def prepared(
     trimmed: bool,
     reserve: Reserve,
     bytes_per_second: float = DEFAULT_BYTES_PER_SECOND,
+    content_bytes: int | None = None,
 ) -> Estimate | None:
     """What would be sent after preparing: `trimmed` says whether something in the guest drops its
     caches first. None where the guest's statistics do not tell. Memory that is cold and could go to
@@ -127,7 +142,7 @@ def prepared(
     usable, unused = stats.usable_bytes, stats.unused_bytes
     if usable is None or unused is None:
         return None
-    terms, basis = _touched(stats, hardware)
+    terms, basis = _content(stats, hardware, content_bytes)
     payload = sum(term.bytes for term in terms)
     used = min(used_bytes(stats), payload)
     needed = Term("needed", used, "all but MemAvailable: it cannot go without swapping")

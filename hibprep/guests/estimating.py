@@ -27,6 +27,7 @@ def estimate_guest(
     it is told to for a moment, with a record to put that back from."""
     info = domain.info()
     stats, notes = _look(domain, info, means)
+    content = domain.content_bytes() if info.active else None
     age = means.clock.now().timestamp() - stats.last_update if stats.last_update else None
     if not stats.told_by_guest:
         notes.append("the guest tells no statistics of its memory: what it uses is not known")
@@ -37,8 +38,10 @@ def estimate_guest(
         name=info.name,
         uuid=info.uuid,
         age_seconds=None if age is None else max(0.0, age),
-        now=as_it_is(stats, info.hardware, info.maximum_bytes, bytes_per_second),
-        prepared=ways_of(info, stats, reserve, bytes_per_second),
+        now=as_it_is(
+            stats, info.hardware, info.maximum_bytes, bytes_per_second, content_bytes=content
+        ),
+        prepared=ways_of(info, stats, reserve, bytes_per_second, content),
         rungs=offers(info.hardware),
         notes=tuple(notes),
     )
@@ -73,7 +76,11 @@ def _look(domain: Domain, info: DomainInfo, means: Means) -> tuple[MemoryStats, 
 
 
 def ways_of(
-    info: DomainInfo, stats: MemoryStats, reserve: Reserve, bytes_per_second: float
+    info: DomainInfo,
+    stats: MemoryStats,
+    reserve: Reserve,
+    bytes_per_second: float,
+    content_bytes: int | None = None,
 ) -> tuple[Way, ...]:
     """What each way that it offers would send, the best first."""
     hardware = info.hardware
@@ -95,6 +102,7 @@ def ways_of(
             trimmed=trimmed,
             reserve=reserve,
             bytes_per_second=bytes_per_second,
+            content_bytes=content_bytes,
         )
         if each is not None:
             found.append(Way(name, each))

@@ -5,6 +5,7 @@ https://libvirt.org/html/libvirt-libvirt-domain.html."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ from hibprep.guests.port import (
     MemoryStats,
     MigrateOptions,
 )
+from hibprep.kernel import guestram
+from hibprep.kernel.root import KernelRoot
 
 if TYPE_CHECKING:
     from hibprep.guests.connection import Library
@@ -33,6 +36,7 @@ _ELEMENT = 2  # virDomainMetadataType
 _BYPASS_CACHE = 1
 _COMPLETED, _KEEP_COMPLETED = 1, 2  # virDomainGetJobStatsFlags
 _NON_BLOCKING = 1
+_LOCAL = re.compile(r"qemu(\+unix)?:///")
 
 Translate = Callable[[str, int, str], HibprepError]
 
@@ -80,6 +84,15 @@ class LibvirtDomain:
         told = self._call(self._raw.memoryStats)
         actual_kib = told.get("actual") or self._call(self._raw.info)[2]
         return values.memory_stats(told, actual_kib)
+
+    def content_bytes(self) -> int | None:
+        """See `Domain.content_bytes`."""
+        if not _LOCAL.match(str(self._call(self._connection.getURI))):
+            return None
+        root = KernelRoot()
+        pid = guestram.find_emulator(root, self._uuid)
+        maximum = int(self._call(self._raw.info)[1]) * values.KIB
+        return None if pid is None else guestram.content_bytes(root, pid, maximum)
 
     def set_stats_period(self, seconds: int) -> None:
         """See `Domain.set_stats_period`."""

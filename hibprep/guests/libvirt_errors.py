@@ -47,8 +47,13 @@ _NOT_RUNNING = re.compile(r"domain is not running|not active", re.IGNORECASE)
 _OTHER_SIDE = re.compile(
     r"unable to connect to server|failed to connect to remote|cannot recv data|"
     r"unable to resolve|no route to host|connection refused|operation failed: migration|"
-    r"same host|hook script|destination|process exited",
+    r"same host|hook script|destination|process exited|migrate-incoming|failed to bind",
     re.IGNORECASE,
+)
+# the command with its whole environment comes before what the script said, which is what counts
+_HOOK = re.compile(
+    r"hook script execution failed.*?exit status (?P<code>\d+):?(?P<said>.*)",
+    re.IGNORECASE | re.DOTALL,
 )
 _SAME_HOST = re.compile(r"same host", re.IGNORECASE)
 # a connection that breaks has the code of whatever was noticed first
@@ -106,6 +111,12 @@ def of_agent(name: str, code: int, message: str) -> HibprepError:
 
 def of_migration(name: str, code: int, message: str) -> HibprepError:
     """For what a migration ended with; the guest goes on running where it was."""
+    if hook := _HOOK.search(message):
+        why = one_line(hook["said"]) or f"exit code {hook['code']}"
+        return DestinationError(
+            f"{name}: a hook of libvirt on the destination refused it: {why}",
+            "see /etc/libvirt/hooks there",
+        )
     said = one_line(message)
     what = f"{name}: {said}"
     if code == _NO_MEMORY or _NO_ROOM.search(said):

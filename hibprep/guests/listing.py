@@ -63,8 +63,9 @@ def _listed(domain: Domain, reserve: Reserve) -> Listed:
     info = domain.info()
     hardware = info.hardware
     stats = domain.memory_stats() if info.active else None
-    ways = ways_of(info, stats, reserve, DEFAULT_BYTES_PER_SECOND) if stats else ()
-    now = as_it_is(stats, hardware, info.maximum_bytes) if stats else None
+    content = domain.content_bytes() if stats else None
+    ways = ways_of(info, stats, reserve, DEFAULT_BYTES_PER_SECOND, content) if stats else ()
+    now = as_it_is(stats, hardware, info.maximum_bytes, content_bytes=content) if stats else None
     job = domain.job() if info.active else None
     return Listed(
         name=info.name,

@@ -232,6 +232,10 @@ class Domain(Protocol):
     def memory_stats(self) -> MemoryStats:
         """As it is now; also during a migration."""
 
+    def content_bytes(self) -> int | None:
+        """How much of its memory has something in it, looked at from its host; None where it is not
+        on this one, and where that cannot be looked at (`hibprep.kernel.guestram`)."""
+
     def set_stats_period(self, seconds: int) -> None:
         """Have the guest tell its statistics so often from now on; 0: never. Not during a job."""
 

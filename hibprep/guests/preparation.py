@@ -37,6 +37,9 @@ Tell = Callable[[GuestProgress], None]
 _LEAST_GAIN_BYTES = 16 << 20  # less is not worth a guest with less memory
 # beside free page reporting, the balloon is worth its undo only where it gains this much
 _BALLOON_TOO_SHARE = 0.15
+# Of the time that the sending is spared the rest is for the balloon or the reporting
+_GUESTS_SHARE = 0.7
+_LEAST_GUEST_SECONDS = 3.0  # to start a program that drops the caches
 _CORRECTIONS = 3
 _SILENT_SECONDS = 2.0  # for a guest that has told nothing in all the time that it was given before
 # The guest's kernel reports no more than a sixteenth of its free memory every 2 s
@@ -47,12 +50,13 @@ _REPORTING_SECONDS = 10.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How to prepare. `timeout_seconds` is for all of it, `guest_seconds` for what is done inside
-    the guest."""
+    the guest; with `while_it_pays` that takes no longer than what it can spare the sending."""
 
     reserve: Reserve = DEFAULT_RESERVE
     timeout_seconds: float = 60.0
     guest_seconds: float = 30.0
     bytes_per_second: float = DEFAULT_BYTES_PER_SECOND
+    while_it_pays: bool = False
 
 
 class Preparation:
@@ -79,17 +83,26 @@ class Preparation:
         self._moved: Moved | None = None
         self._silent = False  # it told no statistics when it was asked last
         self._last: MemoryStats | None = None  # when all was done
+        self._guest_seconds = options.guest_seconds
 
     def run(self) -> GuestReport:
         """All of it."""
         before = self._statistics() or self._domain.memory_stats()
+        content_before = self._domain.content_bytes()
+        self._guest_seconds = self._worth_seconds(before, content_before)
         ending, reason = self._work()
         after = before
         if ending is not Ending.INTERRUPTED:
             if ending is not Ending.UNAVAILABLE:
                 after = self._last or self._fresh() or self._domain.memory_stats()
             self._settle_down()
-        return self._report(before, after, ending, reason)
+        return self._report(
+            self._as_it_is(before, content_before),
+            self._as_it_is(after, self._domain.content_bytes()),
+            after.actual_bytes,
+            ending=ending,
+            reason=reason,
+        )
 
     def _work(self) -> tuple[Ending, str]:
         hardware = self._hardware
@@ -104,13 +117,38 @@ class Preparation:
             hardware,
             clock=self._means.clock,
             stop=self._means.stop,
-            seconds=min(self._options.guest_seconds, self._left()),
+            seconds=min(self._guest_seconds, self._left()),
         )
         if self._stopped():
             return Ending.INTERRUPTED, self._means.stop.reason
         if self._trimmed and not hardware.why_no_reporting:
             return self._by_reporting()
         return self._by_balloon()
+
+    def _worth_seconds(self, before: MemoryStats, content: int | None) -> float:
+        """How long the guest may be at it: caches are dropped in a moment, but what is swapped out
+        takes longer on a slow disk than it takes to be sent over a fast network."""
+        seconds = self._options.guest_seconds
+        if not self._options.while_it_pays:
+            return seconds
+        ways = (
+            self._prepared(before, discard, content, trimmed=True)
+            for discard, why_not in (
+                (Discard.REPORTING, self._hardware.why_no_reporting),
+                (Discard.BALLOON, self._hardware.why_no_balloon),
+            )
+            if not why_not
+        )
+        least = min((way.seconds for way in ways if way is not None), default=None)
+        if least is None:
+            return seconds  # it tells nothing: nobody knows what it would gain
+        gain = max(0.0, self._as_it_is(before, content).seconds - least)
+        worth = max(_LEAST_GUEST_SECONDS, _GUESTS_SHARE * gain)
+        if worth < seconds:
+            self._notes.append(
+                f"the guest was given {worth:.0f} s: to send what it frees would take {gain:.0f} s"
+            )
+        return min(seconds, worth)
 
     # free page reporting
 
@@ -137,10 +175,11 @@ class Preparation:
         return Ending.DONE, "free page reporting gave back what the guest had freed"
 
     def _balloon_gains_more(self, stats: MemoryStats) -> bool:
-        with_balloon = self._prepared(stats, Discard.BALLOON)
+        content = self._domain.content_bytes()
+        with_balloon = self._prepared(stats, Discard.BALLOON, content, trimmed=self._trimmed)
         if with_balloon is None:
             return False
-        now = self._as_it_is(stats).sent_bytes
+        now = self._as_it_is(stats, content).sent_bytes
         return with_balloon.sent_bytes < (1 - _BALLOON_TOO_SHARE) * now - _LEAST_GAIN_BYTES
 
     # the balloon
@@ -235,19 +274,27 @@ class Preparation:
         if not self._record.set_bytes:
             self._domain.remove_metadata(records.NAMESPACE)
 
-    def _as_it_is(self, stats: MemoryStats) -> Estimate:
-        options = self._options
-        return as_it_is(stats, self._hardware, self._info.maximum_bytes, options.bytes_per_second)
+    def _as_it_is(self, stats: MemoryStats, content: int | None) -> Estimate:
+        return as_it_is(
+            stats,
+            self._hardware,
+            self._info.maximum_bytes,
+            self._options.bytes_per_second,
+            content_bytes=content,
+        )
 
-    def _prepared(self, stats: MemoryStats, discard: Discard) -> Estimate | None:
+    def _prepared(
+        self, stats: MemoryStats, discard: Discard, content: int | None, *, trimmed: bool
+    ) -> Estimate | None:
         return prepared(
             stats,
             self._hardware,
             self._info.maximum_bytes,
             discard=discard,
-            trimmed=self._trimmed,
+            trimmed=trimmed,
             reserve=self._options.reserve,
             bytes_per_second=self._options.bytes_per_second,
+            content_bytes=content,
         )
 
     def _left(self) -> float:
@@ -261,7 +308,7 @@ class Preparation:
         self._tell(GuestProgress(self._info.name, step, done, amount))
 
     def _report(
-        self, before: MemoryStats, after: MemoryStats, ending: Ending, reason: str
+        self, before: Estimate, after: Estimate, actual_bytes: int, *, ending: Ending, reason: str
     ) -> GuestReport:
         discards = []
         if self._reported is not None:
@@ -281,10 +328,10 @@ class Preparation:
             reported=self._reported,
             original_bytes=self._record.original_bytes,
             target_bytes=self._record.set_bytes,
-            actual_bytes=after.actual_bytes,
+            actual_bytes=actual_bytes,
             reserve_bytes=self._record.reserve_bytes if self._moved else 0,
-            before=self._as_it_is(before),
-            after=self._as_it_is(after),
+            before=before,
+            after=after,
             record_kept=bool(self._record.set_bytes),
             notes=tuple(dict.fromkeys(self._notes)),
         )

@@ -181,6 +181,10 @@ class FakeDomain:
 
     # the port
 
+    def content_bytes(self) -> int | None:
+        """It is not on this host."""
+        return None
+
     def info(self) -> DomainInfo:
         self._call("info")
         return DomainInfo(

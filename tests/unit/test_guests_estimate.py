@@ -159,3 +159,21 @@ def test_time_is_bytes_by_speed() -> None:
     fast = as_it_is(stats_of(memory), PLAIN, memory.maximum, 1e9)
     assert slow.seconds == pytest.approx(0.3 + slow.sent_bytes / 1e8)
     assert fast.seconds < slow.seconds
+
+
+def test_what_the_host_sees_takes_the_place_of_what_is_concluded() -> None:
+    memory = GuestMemory(HandClock())
+    estimate = as_it_is(stats_of(memory), PLAIN, memory.maximum, content_bytes=300 * MIB)
+    assert estimate.terms[0].bytes == 300 * MIB
+    assert 300 * MIB <= estimate.sent_bytes <= 301 * MIB + memory.maximum // 4096 * 9
+    best = prepared(
+        stats_of(memory),
+        PLAIN,
+        memory.maximum,
+        discard=Discard.BALLOON,
+        trimmed=True,
+        reserve=Reserve(),
+        content_bytes=300 * MIB,
+    )
+    assert best is not None
+    assert best.sent_bytes <= estimate.sent_bytes

@@ -39,6 +39,10 @@ REPORTING = replace(PLAIN, free_page_reporting=True)
 OPTIONS = Options()
 
 
+SLOW = Options(bytes_per_second=1e6, while_it_pays=True)
+FAST = replace(SLOW, bytes_per_second=1e12)
+
+
 class Setting:
     """A host with one guest."""
 
@@ -596,3 +600,36 @@ def test_a_record_is_there_before_anything_is_changed() -> None:
 def test_the_record_can_be_read_by_eye() -> None:
     record = Record(original_bytes=640 * MIB, set_bytes=203 * MIB)
     assert to_xml(record).startswith('<prepared original-kib="655360" set-kib="207872"')
+
+
+# --- no longer than it pays -----------------------------------------------------------------------
+
+
+def seconds_given(setting: Setting) -> list[float]:
+    """What the guest's hibprep was given, by its own command line."""
+    assert setting.domain.agent_inside is not None
+    return [
+        float(words[words.index("--timeout") + 1])
+        for words in setting.domain.agent_inside.commands
+        if words[0] == "hibprep"
+    ]
+
+
+def test_over_a_slow_network_the_guest_has_all_its_time() -> None:
+    slow, usual = Setting(hibprep=True), Setting(hibprep=True)
+    slow.prepare(SLOW)
+    usual.prepare(OPTIONS)
+    assert seconds_given(slow) == seconds_given(usual)
+
+
+def test_over_a_fast_network_it_has_time_for_its_caches_alone() -> None:
+    setting = Setting(hibprep=True)
+    report = setting.prepare(FAST)
+    assert seconds_given(setting) == [1.0]
+    assert any("the guest was given 3 s" in note for note in report.notes)
+
+
+def test_who_does_not_ask_for_it_is_not_cut_short() -> None:
+    setting = Setting(hibprep=True)
+    setting.prepare(replace(FAST, while_it_pays=False))
+    assert seconds_given(setting) == [OPTIONS.guest_seconds - 2]

@@ -25,9 +25,10 @@ def fill_once(machine: Booted) -> None:
     workload.stop()
 
 
-def calibrate(machine: Booted, idle: Cycle) -> None:
+def calibrate(machine: Booted, idle: Cycle) -> Cycle:
     """Tell hibprep the speed of this machine, from two hibernations of different sizes: a guest
-    cannot time its own power-off, so it is measured from outside and configured."""
+    cannot time its own power-off, so it is measured from outside and configured. Returns the one
+    with the working set."""
     workload = Workload(machine.guest, warm_bytes=WARM, name="calibrate")
     workload.start()
     fuller = machine.cycle()
@@ -48,6 +49,7 @@ disk_write_bytes_per_second = 1e9
         "/etc/hibprep/hibprep.toml",
         0o644,
     )
+    return fuller
 
 
 def start(machine: Booted, *, together: bool) -> tuple[Workload, Workload]:
@@ -86,8 +88,10 @@ def test_within_a_time_the_cold_is_out_and_the_warm_is_in(
     machine = boot(suite, memory_bytes=4 * GIB)
     fill_once(machine)
     idle = machine.cycle()
-    budget = 2 * idle.hibernate_seconds
-    calibrate(machine, idle)
+    fuller = calibrate(machine, idle)
+    # on 6.1 under emulation a working set of a tenth of memory alone takes more than the floor does,
+    # and then it cannot stay within twice of it
+    budget = max(2 * idle.hibernate_seconds, 1.1 * fuller.hibernate_seconds)
     working, bulk = start(machine, together=together)
     working.reset()
 
