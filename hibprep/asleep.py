@@ -28,9 +28,12 @@ class AroundSleep:
         self._journal: KnobJournal | None = None
         self._stop: Stop | None = None
         self._task: asyncio.Task[list[str]] | None = None
+        self.made_ready = False  # the daemon itself hibernates the machine, and has done it all
 
     async def before(self, leg: Leg, config: Config, seconds: float) -> list[str]:
         """Make ready for a sleep within `seconds`; what was done, in words."""
+        if self.made_ready:
+            return ["all is made ready: the daemon itself has asked for it"]
 
         def work(stop: Stop) -> list[str]:
             self._put_back()  # of a sleep that nobody told the end of

@@ -25,6 +25,11 @@ class BringBack:
         self._stop: Stop | None = None
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """What ends when memory is not brought back any more."""
+        return self._task
+
     def start(self, config: Config, after: asyncio.Task[None] | None = None) -> None:
         """Begin, once `after` has ended; nothing where it is under way already."""
         if self._task is None:

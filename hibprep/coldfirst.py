@@ -55,13 +55,23 @@ class Taken:
 def parts_of(
     snapshot: Snapshot, limits: Limits, kind: TargetKind, *, rest_bytes: int, most_bytes: int
 ) -> tuple[Part, ...]:
-    """How stage cold-anon frees `rest_bytes`, of `most_bytes` that it may take at all.
+    """How stage cold-anon frees `rest_bytes`, of `most_bytes` that it may take at all. Where there
+    is no time to wait, only what is known to be cold is in it.
 
     All that is cold goes for "min"; for a time whole generations, so that no part of a program is
     left behind for the sake of a few pages; for a size no byte more than it asks for. The last part
     stands in where those before it fall short: what was touched since memory was aged last is
     counted as old, and found out when it is to go.
     """
+    parts = _parts_of(snapshot, limits, kind, rest_bytes=rest_bytes, most_bytes=most_bytes)
+    if limits.cold_wait_seconds == 0:
+        return tuple(part for part in parts if not part.waits)
+    return parts
+
+
+def _parts_of(
+    snapshot: Snapshot, limits: Limits, kind: TargetKind, *, rest_bytes: int, most_bytes: int
+) -> tuple[Part, ...]:
     need = min(rest_bytes, most_bytes)
     age = limits.cold_age_seconds
     every = Part(amount_bytes=most_bytes, min_age_seconds=age, waits=True, whole=True)
@@ -69,7 +79,9 @@ def parts_of(
         return (every,) if most_bytes else ()
     if need <= 0:
         return ()
-    bands = _enough(_bands(snapshot, limits), need, age)
+    bands, enough = _oldest(_bands(snapshot, limits), need, age)
+    if not enough and limits.cold_wait_seconds != 0:
+        bands = []
     if not bands and kind is TargetKind.WITHIN:
         return (every,)
     last = Part(amount_bytes=need, min_age_seconds=age, waits=True, whole=False)
@@ -82,7 +94,7 @@ def parts_of(
         # The youngest of them goes in part alone, after all that is older.
         older = sum(size for _, size in bands[:-1])
         found = [(older, bands[-2][0])] if older else []
-        found.append((need - older, bands[-1][0]))
+        found.append((min(need - older, bands[-1][1]), bands[-1][0]))
     whole = kind is TargetKind.WITHIN
     return (
         *(
@@ -138,10 +150,10 @@ def _bands(snapshot: Snapshot, limits: Limits) -> list[tuple[float, int]]:
     return sorted(sizes.items(), reverse=True)
 
 
-def _enough(
+def _oldest(
     bands: Iterable[tuple[float, int]], need_bytes: int, least_seconds: float
-) -> list[tuple[float, int]]:
-    """The oldest that together are enough; none when all that is old enough is not."""
+) -> tuple[list[tuple[float, int]], bool]:
+    """The oldest that together are enough, or all that is old enough; and whether it is enough."""
     found: list[tuple[float, int]] = []
     total = 0
     for age, size in bands:
@@ -150,8 +162,8 @@ def _enough(
         found.append((age, size))
         total += size
         if total >= need_bytes:
-            return found
-    return []
+            return found, True
+    return found, False
 
 
 # --- what goes and what stays ---------------------------------------------------------------------

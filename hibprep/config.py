@@ -8,18 +8,18 @@ Everything else about a setting (the JSON schema, the cure in an error, the tabl
 
 from __future__ import annotations
 
-import difflib
-import math
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationError
 
+from hibprep.cures import Place, explain
 from hibprep.errors import ConfigError
 from hibprep.idleness import IdlePolicy
 from hibprep.model import BackendName, Limits, Stage, Target, TargetKind
+from hibprep.noticerules import Rule
 from hibprep.pace import PacePolicy
 from hibprep.policy import Kind, Policy
 from hibprep.settings import (
@@ -39,7 +39,7 @@ from hibprep.settings_daemon import (
 )
 from hibprep.settings_guests import GuestsSettings
 from hibprep.settings_incoming import IncomingSettings
-from hibprep.sizes import SIZE_WORDS, shorten
+from hibprep.settings_notices import NoticesSettings, OnSettings
 
 CONFIG_FILE = "etc/hibprep/hibprep.toml"
 DROP_IN_DIRECTORY = "etc/hibprep/hibprep.toml.d"
@@ -68,6 +68,11 @@ class Config(Section):
     cgroups: CgroupSettings = CgroupSettings()
     guests: GuestsSettings = GuestsSettings()
     incoming: IncomingSettings = IncomingSettings()
+    notices: NoticesSettings = NoticesSettings()
+    on: Annotated[
+        tuple[OnSettings, ...],
+        Field(description="what is done on a notice; none at all: the defaults"),
+    ] = ()
 
     def target(self) -> Target:
         """What to aim at when the command line does not say."""
@@ -132,6 +137,10 @@ class Config(Section):
             ),
         )
 
+    def notice_rules(self) -> tuple[Rule, ...]:
+        """What is done on notices; none: the defaults."""
+        return tuple(rule.rule(number) for number, rule in enumerate(self.on, 1))
+
     def rates(self) -> dict[str, float]:
         """The fields of `model.Rates` that are configured, and no others."""
         return self.rates_section.model_dump(exclude_none=True)
@@ -164,7 +173,7 @@ def load(root_prefix: str = "/", config_file: str | None = None) -> Config:
     if not files:
         return Config()
     merged: dict[str, object] = {}
-    origins: dict[tuple[str, ...], Path] = {}
+    origins: dict[Place, Path] = {}
     problems: list[str] = []
     for path in files:
         try:
@@ -178,7 +187,7 @@ def load(root_prefix: str = "/", config_file: str | None = None) -> Config:
     try:
         config = Config.model_validate(merged)
     except ValidationError as error:
-        raise ConfigErrors([*problems, *_explain(error, origins, files[0])]) from None
+        raise ConfigErrors([*problems, *explain(schema(), error, origins, files[0])]) from None
     if problems:
         raise ConfigErrors(problems)
     return config
@@ -187,7 +196,7 @@ def load(root_prefix: str = "/", config_file: str | None = None) -> Config:
 def _merge(
     into: dict[str, object],
     new: Mapping[str, object],
-    origins: dict[tuple[str, ...], Path],
+    origins: dict[Place, Path],
     path: Path,
     place: tuple[str, ...],
 ) -> None:
@@ -202,95 +211,3 @@ def _merge(
             _merge(table, value, origins, path, here)
         else:
             into[key] = value
-
-
-def _explain(
-    error: ValidationError, origins: Mapping[tuple[str, ...], Path], fallback: Path
-) -> Iterator[str]:
-    document = schema()
-    seen: set[tuple[str, ...]] = set()
-    for item in error.errors(include_url=False):
-        # what comes after section and key is pydantic's: the member of a union, an index
-        place = tuple(str(part) for part in item["loc"][:2])
-        if place in seen:
-            continue  # one line per key, however many members of a union it failed to be
-        seen.add(place)
-        path = next((origins[place[:n]] for n in (2, 1) if place[:n] in origins), fallback)
-        key = ".".join(place)
-        if item["type"] == "extra_forbidden":
-            known = _keys(document, place[:-1])
-            near = difflib.get_close_matches(place[-1], known, n=1)
-            cure = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-            yield f"{path}: {key}: unknown {'section' if len(place) == 1 else 'key'}: {cure}"
-        elif item["type"] == "value_error":
-            yield f"{path}: {key}: {item['ctx']['error']}"
-        else:
-            value = item["input"]
-            yield f"{path}: {key} = {_shown(value)}: must be {_allowed(document, place)}"
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return shorten(str(value).lower() if isinstance(value, bool) else repr(value))
-
-
-def _object(value: object) -> dict[str, object]:
-    return value if isinstance(value, dict) else {}
-
-
-def _resolve(document: Mapping[str, object], node: object) -> dict[str, object]:
-    found = _object(node)
-    reference = found.get("$ref")
-    if isinstance(reference, str):
-        definitions = _object(document.get("$defs"))
-        return {**_object(definitions.get(reference.rsplit("/", 1)[-1])), **found}
-    return found
-
-
-def _node(document: Mapping[str, object], place: tuple[str, ...]) -> dict[str, object]:
-    node = dict(document)
-    for part in place:
-        node = _resolve(document, _object(node.get("properties")).get(part))
-    return node
-
-
-def _keys(document: Mapping[str, object], place: tuple[str, ...]) -> list[str]:
-    return list(_object(_node(document, place).get("properties")))
-
-
-def _allowed(document: Mapping[str, object], place: tuple[str, ...]) -> str:
-    """What a value may be, in words, from the schema: nothing is said twice in this file."""
-    if len(place) == 1:
-        return "a section with keys: " + ", ".join(_keys(document, place))
-    return _words(document, _node(document, place))
-
-
-def _words(document: Mapping[str, object], node: dict[str, object]) -> str:
-    node = _resolve(document, node)
-    if "enum" in node or "const" in node:
-        members = node.get("enum", [node.get("const")])
-        return "one of " + ", ".join(map(str, members if isinstance(members, list) else []))
-    options = node.get("anyOf")
-    if isinstance(options, list):
-        if node.get("description") == SIZE_WORDS:
-            return SIZE_WORDS
-        words = [
-            _words(document, option) for option in options if _object(option).get("type") != "null"
-        ]
-        return ", ".join(word.removeprefix("one of ") for word in words)
-    if node.get("type") == "array":
-        items = _words(document, _object(node.get("items")))
-        if not node.get("minItems"):
-            return f"a list, each of it {items}"
-        return "a list with at least one of " + items.removeprefix("one of ")
-    if node.get("type") == "boolean":
-        return "true or false"
-    if node.get("type") == "string":
-        return str(node.get("description", "a text"))
-    kind = "a whole number" if node.get("type") == "integer" else "a number"
-    if "exclusiveMinimum" in node:
-        kind += f" above {node['exclusiveMinimum']:g}"
-    elif "minimum" in node:
-        kind += f" from {node['minimum']:g}"
-    return kind + (f" up to {node['maximum']:g}" if "maximum" in node else "")

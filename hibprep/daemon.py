@@ -16,7 +16,6 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from hibprep import metrics, streams
 from hibprep.asleep import AroundSleep
@@ -29,8 +28,6 @@ from hibprep.errors import HibprepError
 from hibprep.events import (
     GuestEvent,
     Moment,
-    Predicted,
-    Pressure,
     Request,
     RunEnded,
     Signal,
@@ -43,35 +40,29 @@ from hibprep.events import (
 from hibprep.incoming import Incoming
 from hibprep.kernel.lock import RunLock
 from hibprep.kernel.mlock import lock_memory
-from hibprep.kernel.process import child_pids
 from hibprep.ledger import Ledger
 from hibprep.looking import Look
 from hibprep.machine import open_machine
 from hibprep.model import Ending
+from hibprep.notices import NoticeKind
 from hibprep.notify import Notifier
+from hibprep.parts import Parts
 from hibprep.policy import Kind
-from hibprep.reclaim.pressure import PressureGauge
+from hibprep.rooms import Rooms
 from hibprep.runner import Runner, Work
+from hibprep.sampling import Sampling
 from hibprep.signals.base import Source, moment, supervise
 from hibprep.signals.channel import Channel
 from hibprep.signals.control import Control
-from hibprep.signals.cpu import CpuSource
 from hibprep.signals.logind import Logind
-from hibprep.signals.power import Power
-from hibprep.signals.pressure import PressureSource
 from hibprep.sleephook import Leg, close_lost
-from hibprep.standing import status_of
+from hibprep.standing import status_of, worth_telling
 from hibprep.state import Act, Decision, Phase, State, begin
 from hibprep.status import Status
 from hibprep.waiters import Waiters
 
-if TYPE_CHECKING:
-    from hibprep.guestcare import GuestCare
-
 log = logging.getLogger(__name__)
 
-# Two wake-ups in ten seconds are all that is allowed at rest; logind's poll has some of them.
-SAMPLE_SECONDS = 15.0
 _BUS_PAUSE_SECONDS = 60.0
 _SOON_SECONDS = 0.05
 _END_SECONDS = 10.0
@@ -101,27 +92,32 @@ class Daemon:
         day, written = self._ledger.load()
         self._state = begin(self._now(), written_day=day, written_bytes=written)
         self._runner = Runner(root_prefix, self.emit, work)
-        root, tree = self._machine.root, self._machine.tree
+        root = self._machine.root
         self._logind = Logind(self._clock, address=bus_address)
-        self._power = Power(root, self._clock)
-        self._pressure = PressureSource(root, tree, self._clock)
-        self._cpu = CpuSource(root, self._clock, self._own_pids)
-        self._gauges = {
-            resource: PressureGauge(root, tree, self._clock, resource)
-            for resource in ("memory", "io")
-        }
         self._around = AroundSleep(root_prefix)
         self._bringing = BringBack(root_prefix)
         self._control = Control(root, self)
         self._channel = Channel(root, self)
         self._incoming = Incoming()
         self._manager = ManagerService(bus_address)
-        self._guest_sources, self._guest_care = self._guests()
         self._signals: deque[Signal] = deque()
         self._deciding = False
         self._timer: asyncio.TimerHandle | None = None
         self._sample_at = 0.0
         self._look = Look(self._machine, self._clock)
+        self._sampling = Sampling(self._machine, self._look, self._clock, self.emit)
+        parts = Parts(
+            machine=self._machine,
+            config=lambda: self._config,
+            emit=self.emit,
+            run_ended=self.run_ended,
+            changed=lambda: self._changes.wake(None),
+            runner=self._runner,
+            bringing=self._bringing,
+            around=self._around,
+            logind=self._logind,
+        )
+        self._rooms = Rooms(root_prefix, parts, self._clock)
         self._changes = Waiters[None]()
         self._endings = Waiters[RunEnded]()
         self._end: asyncio.Event | None = None
@@ -146,8 +142,8 @@ class Daemon:
             try:
                 async with asyncio.TaskGroup() as group:
                     sources: tuple[Source, ...] = (
-                        self._logind, self._power, self._pressure, self._cpu, self._control,
-                        self._channel, *self._guest_sources,
+                        self._logind, *self._sampling.sources, self._control, self._channel,
+                        *self._rooms.sources,
                     )  # fmt: skip
                     tasks = [
                         group.create_task(
@@ -166,8 +162,7 @@ class Daemon:
                     self._tick()
                     await self._end.wait()
                     self._notifier.stopping()
-                    if self._guest_care is not None:
-                        self._guest_care.close()
+                    self._rooms.close()
                     for task in tasks:
                         task.cancel()
             finally:
@@ -248,8 +243,7 @@ class Daemon:
             self._log_source(before, signal_)
         if isinstance(signal_, RunEnded):
             self._run_ended(signal_, before)
-        if self._guest_care is not None:
-            self._guest_care.hear(signal_)
+        self._rooms.hear(signal_)
         for decision in made:
             self._carry_out(decision)
         if isinstance(signal_, Request):
@@ -281,7 +275,12 @@ class Daemon:
         elif decision.act is Act.SWAP_IN:
             self._bringing.start(self._config, self._runner.task)
         elif decision.act is Act.RELEASE:
-            self._bringing.stop_then(decision.reason, self._logind.release_lock)
+            self._bringing.stop_then(decision.reason, self._release)
+
+    def _release(self) -> None:
+        # the sleep may be over by now, and the lock is for the next one
+        if self._state.phase is Phase.SLEEPING:
+            self._logind.release_lock()
 
     def _answer(self, request: Request) -> None:
         """A request that leads to no run is answered as one that ended at once."""
@@ -311,7 +310,7 @@ class Daemon:
             quiet = round_ and self._policy.kind is Kind.CONTINUOUS
             log.log(logging.DEBUG if quiet else logging.INFO, "%s: %s", after.phase, after.reason)
             self._notifier.status(f"{after.phase}: {after.reason}")
-        if _shown(after) != _shown(before):
+        if worth_telling(after) != worth_telling(before):
             self._changes.wake(None)
 
     # --- time ---------------------------------------------------------------------------------
@@ -340,26 +339,10 @@ class Daemon:
     def _sample(self) -> None:
         """What is looked at once in a while, with the watchdog fed before: a defect in one of
         these is told by asyncio each time and is no reason to be killed."""
-        continuous = self._policy.kind is Kind.CONTINUOUS
-        period = self._policy.period_seconds if continuous else SAMPLE_SECONDS
-        self._sample_at = self._clock.monotonic() + min(SAMPLE_SECONDS, period)
+        self._sample_at = self._clock.monotonic() + self._sampling.pause_seconds(self._policy)
         self._notifier.watchdog()
-        self._cpu.sample()
-        self._power.refresh()
-        self._pressure.refresh()
-        if continuous:
-            self._measure_for_pace()
+        self._sampling.take(self._policy, self._config)
         metrics.write_quietly(self.status, self._config.daemon.metrics_file)
-
-    def _measure_for_pace(self) -> None:
-        """What the policy `continuous` decides by."""
-        for resource, gauge in self._gauges.items():
-            self.emit(Pressure(resource=resource, scope="other programs", share=gauge.sample()))
-        found = self._look.facts(self._config, fresh=True).prediction
-        if found is not None:
-            self.emit(
-                Predicted(found.hibernate_seconds, found.resume_seconds, found.saveable_bytes)
-            )
 
     # --- Host ---------------------------------------------------------------------------------
 
@@ -370,7 +353,7 @@ class Daemon:
             progress=self._runner.progress,
             report=self._runner.report,
         )
-        return status_of(self._state, self._policy, self._now(), facts)
+        return self._rooms.shown(status_of(self._state, self._policy, self._now(), facts))
 
     async def changed(self) -> None:
         """See `Host.changed`."""
@@ -410,24 +393,13 @@ class Daemon:
         """See `Host.incoming`."""
         return await self._incoming.ask(event, self._config.incoming)
 
-    def _guests(self) -> tuple[tuple[Source, ...], GuestCare | None]:
-        if not self._config.guests.enabled:
-            return (), None
-        # most machines have no guests, and all of this would be in memory for nothing
-        from hibprep.guestcare import guest_care  # noqa: PLC0415
+    def notices(self) -> dict[str, object]:
+        """See `Host.notices`."""
+        return self._rooms.notices(self._state.view.sources)
 
-        return guest_care(self._machine.root, self._prefix, self._config, self._clock)
-
-    def _own_pids(self) -> list[int]:
-        own = os.getpid()
-        return [own, *child_pids(self._machine.root, own)]
+    def simulate(self, kind: NoticeKind, seconds: float | None, who: str) -> str:
+        """See `Host.simulate`."""
+        return self._rooms.simulate(kind, seconds, who)
 
     def _now(self) -> Moment:
         return moment(self._clock)
-
-
-def _shown(state: State) -> tuple[object, ...]:
-    """What a change of is worth waking those up who follow."""
-    reason = state.reason if state.phase is not Phase.IDLE else ""
-    sources = tuple((name, one.works) for name, one in state.view.sources.items())
-    return (state.phase, state.running, state.stopping, state.done, state.held, reason, sources)

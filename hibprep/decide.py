@@ -136,10 +136,23 @@ def _asked(state: State, request: Request, now: Moment, policy: Policy) -> Answe
     if request.wish is Wish.STOP:
         new = replace(_hold(state, request.who, now), request=None, pending=False)
         return _stopped(new, f"stopped by {request.who}")
+    if request.wish is Wish.TAKE_BACK:
+        return _taken_back(state, request.who)
     new = replace(state, request=request, pending=True, held="")
     if state.running:
         return _stopped(new, f"{request.who} asks for a run of its own")
     return _start_request(new, now, policy)
+
+
+def _taken_back(state: State, who: str) -> Answer:
+    """Nothing is held back any more for `who`; what others have asked for is not touched."""
+    if state.held == who:
+        state = replace(state, held="")
+    if state.request is None or state.request.who != who:
+        return state, ()
+    return _stopped(
+        replace(state, request=None, pending=False), f"{who}: it is not wanted any more"
+    )
 
 
 def _hold(state: State, who: str, now: Moment) -> State:
@@ -173,6 +186,7 @@ def _start_request(state: State, now: Moment, policy: Policy) -> Answer:
         stages=request.stages,
         target=request.target or policy.target,
         timeout_seconds=request.timeout_seconds,
+        cold_wait_seconds=request.cold_wait_seconds,
     )  # the write budget is for what nobody asked for
     return new, (start,)
 

@@ -194,20 +194,22 @@ class NoticeGiven:
 
 @dataclass(frozen=True, slots=True)
 class NoticeWithdrawn:
-    """It is not going to happen."""
+    """It is not announced any more."""
 
     notice: Notice
+    over: bool = False  # its time had come; else it is not going to happen
 
 
 # --- requests, and what became of a run -----------------------------------------------------------
 
 
 class Wish(StrEnum):
-    """What can be asked for over the control socket and the bus."""
+    """What can be asked for, over the control socket and the bus or for a notice."""
 
     PREPARE = "prepare"
     STOP = "stop"
     SWAP_IN = "swapin"
+    TAKE_BACK = "take back"  # what the same one has asked for is not wanted any more; of notices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +221,7 @@ class Request:
     target: Target | None = None  # None: the configured one
     timeout_seconds: float | None = None
     stages: tuple[Stage, ...] = tuple(Stage)
+    cold_wait_seconds: float | None = None  # see `Limits`
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,8 +51,8 @@ AGAIN_SECONDS = 30.0  # between two looks at a guest that could not be put back 
 # A guest that was prepared on this host waits so long for whoever is to move it
 WAITING_SECONDS = 900.0
 _MOST_AT_ONCE = 4
-# libvirt tells these before the guest is there
-_NOT_YET = (GuestOperation.MIGRATE, GuestOperation.RESTORE)
+# The hook tells these before the guest is there: the start that follows is an arrival
+_COMING = (GuestOperation.MIGRATE, GuestOperation.RESTORE)
 _ARRIVED = frozenset({"migrated", "restored"})
 
 
@@ -76,6 +76,7 @@ class GuestCare:
         self._clock = clock
         self._again_seconds = again_seconds
         self._nudges: dict[str, asyncio.Event] = {}
+        self._coming: set[str] = set()
         self._arrived: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._places = asyncio.Semaphore(_MOST_AT_ONCE)
@@ -87,11 +88,19 @@ class GuestCare:
                 self.look_at_all()
         elif isinstance(signal, GuestJob):
             self._begin(self._keep(signal))
-        elif isinstance(signal, GuestEvent) and signal.operation not in _NOT_YET:
-            guest = signal.uuid or signal.name
-            if signal.reason in _ARRIVED and signal.operation is GuestOperation.STARTED:
-                self._arrived.add(guest)
-            self.look_at(guest)
+        elif isinstance(signal, GuestEvent):
+            self._hear_guest(signal)
+
+    def _hear_guest(self, event: GuestEvent) -> None:
+        guest = event.uuid or event.name
+        if event.operation in _COMING:
+            self._coming.add(guest)
+            return
+        came = guest in self._coming
+        self._coming.discard(guest)
+        if event.operation is GuestOperation.STARTED and (came or event.reason in _ARRIVED):
+            self._arrived.add(guest)
+        self.look_at(guest)
 
     def look_at_all(self) -> None:
         """Guests may have come while nothing was heard of them."""

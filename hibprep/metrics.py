@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from hibprep import streams
 from hibprep.errors import HibprepError, NotPossibleError
-from hibprep.status import PHASES, Status
+from hibprep.status import HOLDING, PHASES, Status
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -117,6 +117,30 @@ def _families(status: Status) -> Iterator[Metric]:
         value = (status.last_report or {}).get(key)
         if isinstance(value, int | float):
             yield gauge(name, help_text, float(value))
+    yield from _notices(status)
+
+
+def _notices(status: Status) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415
+
+    if status.notices_total is None:
+        return
+    yield CounterMetricFamily(
+        "hibprep_notices", "Notices of the cloud since the daemon's start.", status.notices_total
+    )
+    left: dict[tuple[str, str], float] = {}
+    for notice in status.notices:
+        if notice.seconds_left is not None and notice.progress in HOLDING:
+            key = (_text(notice.kind), _text(notice.source))
+            left[key] = min(notice.seconds_left, left.get(key, notice.seconds_left))
+    seconds = GaugeMetricFamily(
+        "hibprep_notice_seconds_left",
+        "Until what is announced happens; the most urgent of each kind.",
+        labels=["kind", "source"],
+    )
+    for key, value in left.items():
+        seconds.add_metric(key, value)
+    yield seconds
 
 
 def _text(text: str) -> str:

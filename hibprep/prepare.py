@@ -59,7 +59,7 @@ def make_plan(
         {item.backend: item for item in capabilities(machine)},
         target,
         limits,
-        _rates(machine, snapshot, measure=measure and target.kind is TargetKind.WITHIN),
+        rates_of(machine, snapshot, measure=measure and target.kind is TargetKind.WITHIN),
     )
 
 
@@ -71,11 +71,13 @@ def make_age_plans(machine: Machine, min_age_seconds: float, limits: Limits) -> 
         {item.backend: item for item in capabilities(machine)},
         min_age_seconds=min_age_seconds,
         limits=limits,
-        rates=_rates(machine, snapshot, measure=False),
+        rates=rates_of(machine, snapshot, measure=False),
     )
 
 
-def _rates(machine: Machine, snapshot: Snapshot, *, measure: bool) -> Rates:
+def rates_of(machine: Machine, snapshot: Snapshot, *, measure: bool) -> Rates:
+    """The speeds that are known; with `measure`, those of disk and CPU are measured where they are
+    not, and kept."""
     known = rates.load(machine.root)
     if measure and "disk_write_bytes_per_second" not in known:
         found, _ = rates.measure(machine.root, snapshot, machine.clock)
@@ -125,7 +127,7 @@ def reclaim(
         amount_bytes=amount_bytes,
         min_age_seconds=min_age_seconds,
         limits=limits,
-        rates=_rates(machine, snapshot, measure=False),
+        rates=rates_of(machine, snapshot, measure=False),
     )
     before = read_levels(machine.tree, scope.path) if machine.tree else {}
     report = run_plan(
@@ -214,7 +216,17 @@ def run_plan(
         goal_bytes=plan.goal_bytes,
         notes=(*machine.recovered, *zram_words, *looks.notes),
     )
-    return judged(report, asked=command == "reclaim")
+    report = judged(report, asked=command == "reclaim")
+    # a trickle takes too little at a time to learn from; what leaves zram is no step
+    return _learn(machine, report) if amount_bytes is None and not zram_words else report
+
+
+def _learn(machine: Machine, report: Report) -> Report:
+    """Keep what a run tells of how fast this machine is prepared, for the next deadline."""
+    known = rates.load(machine.root)
+    found = rates.learnt(report, known, machine.clock.now().strftime("%Y-%m-%d"))
+    note = rates.save(machine.root, known | found) if found else ""
+    return replace(report, notes=(*report.notes, note)) if note else report
 
 
 def judged(report: Report, *, asked: bool) -> Report:

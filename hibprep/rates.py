@@ -2,7 +2,8 @@
 """The speeds of this machine: configured, else measured and kept, else defaults.
 
 Measured ones are kept in /var/lib/hibprep/rates.json, so that `plan` answers at once; `prepare` and
-`hibernate` measure when they aim at a time and nothing is known yet.
+`hibernate` measure when they aim at a time and nothing is known yet. What a preparation takes is
+learnt from every one.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from hibprep.clock import Clock
 from hibprep.errors import KernelFileError
 from hibprep.kernel.measure import compress_bytes_per_second, read_bytes_per_second
 from hibprep.kernel.root import KernelRoot
-from hibprep.model import Rates, Snapshot
+from hibprep.model import Rates, Report, Snapshot, Stage
 
 FILE = "/var/lib/hibprep/rates.json"
 _NAMES = frozenset(field.name for field in fields(Rates)) - {"sources"}
+_LEAST_BYTES = 64 << 20  # the time that less than this takes says little of a speed
+_LEAST_SECONDS = 0.05
 
 
 def combine(measured: Mapping[str, tuple[float, str]], configured: Mapping[str, float]) -> Rates:
@@ -85,3 +88,35 @@ def measure(
     found["compress_bytes_per_second"] = (packing, when)
     found["decompress_bytes_per_second"] = (2 * packing, when)
     return found, tuple(notes)
+
+
+def learnt(
+    report: Report, known: Mapping[str, tuple[float, str]], when: str
+) -> dict[str, tuple[float, str]]:
+    """What a run tells of the speed of preparing; empty when it tells nothing. Pure.
+
+    What was known before counts for as much: how fast memory goes depends on what is in it, too.
+    """
+    found = {}
+    anon = [
+        step
+        for step in report.steps
+        if step.stage in (Stage.COLD_ANON, Stage.ANON)
+        # into zswap or as pages of zeros it goes faster, and that does not tell of the disk
+        and 2 * step.freed.swapped_out_bytes >= step.freed.anon_bytes
+    ]
+    cache = [step for step in report.steps if step.stage is Stage.CACHE]
+    for name, amount_bytes, steps in (
+        ("swap_out_bytes_per_second", sum(step.freed.anon_bytes for step in anon), anon),
+        ("drop_bytes_per_second", sum(step.freed.file_bytes for step in cache), cache),
+    ):
+        seconds = sum(step.seconds - step.waited_seconds for step in steps)
+        if amount_bytes >= _LEAST_BYTES and seconds >= _LEAST_SECONDS:
+            found[name] = amount_bytes / seconds
+    if report.steps:
+        beside = report.seconds - sum(step.seconds for step in report.steps)
+        found["fixed_prepare_seconds"] = max(_LEAST_SECONDS, beside)
+    return {
+        name: (value if name not in known else (value + known[name][0]) / 2, when)
+        for name, value in found.items()
+    }

@@ -185,7 +185,9 @@ def reclaim(
         machine = replace(machine, config=config.model_copy(update={"cgroups": cgroups}))
     usual = config.limits()
     limits = replace(
-        usual, stages=tuple(stage for stage in usual.stages if stage in decision.stages)
+        usual,
+        stages=tuple(stage for stage in usual.stages if stage in decision.stages),
+        cold_wait_seconds=decision.cold_wait_seconds,
     )
     if decision.older_than_seconds:
         plans = engine.make_age_plans(machine, decision.older_than_seconds, limits)

@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StringConstraints,
     WithJsonSchema,
     model_validator,
 )
@@ -38,6 +39,11 @@ Size = Annotated[
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 BytesPerSecond = Annotated[Number, Field(ge=1e3, le=1e13)]
+Argument = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]*$"),
+    Field(description="a text that is not empty"),
+]
 
 
 class Section(BaseModel):
@@ -182,6 +188,16 @@ class RateSettings(Section):
     ] = None
     fixed_resume_seconds: Annotated[
         Number | None, Field(ge=0, le=3600, description="firmware, boot kernel, devices")
+    ] = None
+    swap_out_bytes_per_second: Annotated[
+        BytesPerSecond | None,
+        Field(description="reclaiming anonymous memory; never faster than the disk is written"),
+    ] = None
+    drop_bytes_per_second: Annotated[
+        BytesPerSecond | None, Field(description="reclaiming clean page cache and slab")
+    ] = None
+    fixed_prepare_seconds: Annotated[
+        Number | None, Field(ge=0, le=3600, description="of a preparation, beside its steps")
     ] = None
 
 

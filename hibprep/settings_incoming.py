@@ -8,16 +8,11 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from hibprep.settings import Number, Section
+from hibprep.settings import Argument, Number, Section
 
 PLACEHOLDERS = ("{source}", "{uuid}", "{name}")
 _BRACES = re.compile(r"\{[a-z_]*\}")
 
-Argument = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]*$"),
-    Field(description="a text that is not empty"),
-]
 SourceRule = Annotated[
     str,
     StringConstraints(pattern=r"^[^=\x00]{1,255}=[0-9A-Za-z][0-9A-Za-z._:-]{0,252}$"),

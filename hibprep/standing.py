@@ -114,3 +114,10 @@ def _report(report: Report | None) -> dict[str, str | float] | None:
 def _iso(now: Moment, at_seconds: float) -> str:
     wall: datetime = now.wall + timedelta(seconds=at_seconds - now.monotonic_seconds)
     return wall.isoformat(timespec="seconds")
+
+
+def worth_telling(state: State) -> tuple[object, ...]:
+    """What a change of is worth waking those up who follow."""
+    reason = state.reason if state.phase is not Phase.IDLE else ""
+    sources = tuple((name, one.works) for name, one in state.view.sources.items())
+    return (state.phase, state.running, state.stopping, state.done, state.held, reason, sources)

@@ -48,6 +48,7 @@ class Decision:
     amount_bytes: int | None = None  # no more than this in all
     write_bytes: int | None = None  # no more than this to swap
     older_than_seconds: float = 0.0  # whatever is idle for so long, and no target; 0: the target
+    cold_wait_seconds: float | None = None  # see `Limits`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

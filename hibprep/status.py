@@ -16,11 +16,13 @@ from typing import Any, Protocol
 
 from hibprep.errors import HibprepError
 from hibprep.events import GuestEvent, RunEnded
+from hibprep.notices import NoticeKind
 from hibprep.sizes import shorten
 
 VERSION = 1
 
 PHASES = ("active", "idle", "reclaiming", "ready", "sleeping", "resuming")
+HOLDING = ("at work", "done")  # the progress of notices that are still announced
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,22 @@ class SourceStatus:
     name: str
     works: bool
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoticeStatus:
+    """What a cloud has announced, and what is done for it. Texts that are not known are empty."""
+
+    kind: str
+    source: str
+    id: str
+    text: str = ""  # the provider's own words
+    deadline: str = ""
+    seconds_left: float | None = None  # 0: its time has passed, or it has begun
+    progress: str = ""  # one of HOLDING, withdrawn, over
+    doing: str = ""  # the action that is under way
+    done: tuple[str, ...] = ()  # what became of each that has ended
+    todo: tuple[str, ...] = ()  # those that are still to come
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +75,8 @@ class Status:
     last_report: Mapping[str, str | float] | None = None
     written_today_bytes: int = 0
     write_budget_bytes: int = 0  # 0: no budget is set
+    notices: tuple[NoticeStatus, ...] = ()  # since the start, the most urgent first
+    notices_total: int | None = None  # since the start; None: nobody listens for them
 
     def to_plain(self) -> dict[str, object]:
         """The same in what JSON knows; numbers that it has no word for become null."""
@@ -130,6 +150,13 @@ class Host(Protocol):
     async def incoming(self, event: GuestEvent) -> str:
         """Have the source prepare the guest, within that time; why the migration is refused, or
         "" when it may go on, however that ended."""
+
+    def notices(self) -> dict[str, object]:
+        """What is known of notices. Raises NotPossibleError where they are switched off."""
+
+    def simulate(self, kind: NoticeKind, seconds: float | None, who: str) -> str:
+        """Tell of a made-up notice as of any other, with so much time left (None: no time is
+        told); its id. Raises HibprepError when nobody listens for notices."""
 
 
 def _plain(value: object) -> object:
@@ -227,6 +254,29 @@ def _sources(value: object, place: str) -> tuple[SourceStatus, ...]:
     return tuple(read)
 
 
+def read_notices(value: object, place: str) -> tuple[NoticeStatus, ...]:
+    """Notices as `to_plain` wrote them; raises as `Status.from_plain`."""
+    read = []
+    for n, item in enumerate(_items(value, place)):
+        where = f"{place}[{n}]"
+        entry = _mapping(item, where)
+        left = _numbers({"seconds_left": entry.get("seconds_left")}, where)
+        read.append(
+            NoticeStatus(
+                seconds_left=left.get("seconds_left"),
+                done=_texts(entry.get("done", ()), f"{where}.done"),
+                todo=_texts(entry.get("todo", ()), f"{where}.todo"),
+                **{key: _text(entry.get(key, ""), f"{where}.{key}") for key in _NOTICE_TEXTS},
+            )
+        )
+    return tuple(read)
+
+
+def _perhaps_whole(value: object, place: str) -> int | None:
+    return None if value is None else _whole(value, place)
+
+
+_NOTICE_TEXTS = ("kind", "source", "id", "text", "deadline", "progress", "doing")
 _READERS: dict[str, Callable[[object, str], object]] = {
     "phase": _text,
     "reason": _text,
@@ -245,4 +295,6 @@ _READERS: dict[str, Callable[[object, str], object]] = {
     "last_report": _facts,
     "written_today_bytes": _whole,
     "write_budget_bytes": _whole,
+    "notices": read_notices,
+    "notices_total": _perhaps_whole,
 }

@@ -13,9 +13,14 @@ GENEROUS_SECONDS = 30.0  # for what takes milliseconds: machines with other work
 
 
 def until(
-    condition: Callable[[], Value | None], what: str, seconds: float = GENEROUS_SECONDS
+    condition: Callable[[], Value | None],
+    what: str,
+    seconds: float = GENEROUS_SECONDS,
+    *,
+    pause_seconds: float = 0.005,
 ) -> Value:
-    """The first true value of `condition`; fails the test, saying `what`, when none comes."""
+    """The first true value of `condition`; fails the test, saying `what`, when none comes. Where
+    looking costs more than it finds out (in an emulated guest), `pause_seconds` is longer."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
@@ -23,4 +28,4 @@ def until(
             return value
         if time.monotonic() >= deadline:
             raise AssertionError(f"waited {seconds:g} s in vain until {what}")
-        time.sleep(0.005)
+        time.sleep(pause_seconds)

@@ -34,7 +34,8 @@ def _enter(root: str, binds: list[tuple[str, str]]) -> None:
     _must(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "making / private")
     for source, place in binds:
         target = root + place
-        Path(target).mkdir(parents=True, exist_ok=True)
+        if not Path(target).exists():  # a device that is there is no directory
+            Path(target).mkdir(parents=True)
         _must(
             libc.mount(source.encode(), target.encode(), None, MS_BIND | MS_REC, None),
             f"binding {source} to {target}",

@@ -37,6 +37,7 @@ _OF_THE_PACKAGE = (
     "python3-pydantic",
     "python3-pyudev",
     "python3-rich",
+    "python3-urllib3",
     "man-db",
 )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 GiB = 1 << 30
 
 _PREFIX = "hibprep-rig-"
+_ADDRESSES = {"a": "127.0.0.2", "b": "127.0.0.3"}
+_USERFAULTFD = Path("/dev/userfaultfd")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Rig:
         self.path = self._folder.path
         self.path.chmod(0o711)
         own(self._disks.path)
+        self._devices = self._own_devices()
         self._seen_disks = self.path / "disks"
         self._seen_disks.mkdir()
         self.a, self.b = (self._host(name, temporary) for name in "ab")
@@ -129,9 +133,21 @@ class Rig:
             self.path / name,
             self.hypervisor,
             binds=(temporary,),
-            places={self._disks.path: self._seen_disks},
+            places={self._disks.path: self._seen_disks, **self._devices},
             shared=(self._seen_disks,),
+            address=_ADDRESSES[name],
         )
+
+    def _own_devices(self) -> dict[Path, Path]:
+        """What post-copy takes (Linux 6.1; Documentation/admin-guide/mm/userfaultfd.rst), as a node
+        that belongs to the daemons: this machine's belongs to root. Beside the disks, since devices
+        need not work where temporary files are."""
+        if not _USERFAULTFD.exists():
+            return {}
+        node = self._disks.path / _USERFAULTFD.name
+        os.mknod(node, stat.S_IFCHR | 0o600, _USERFAULTFD.stat().st_rdev)
+        own(node)
+        return {node: _USERFAULTFD}
 
 
 def own(path: Path) -> None:

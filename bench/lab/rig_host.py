@@ -44,12 +44,15 @@ class RigHost:
         binds: Sequence[Path] = (),
         places: Mapping[Path, Path] | None = None,
         shared: Sequence[Path] = (),
+        address: str,
     ) -> None:
         """``binds``: what it sees of this machine, at the same path; ``places``: at another one.
 
         ``shared``: folders of which libvirt is to believe that the other host has them too.
+        ``address``: where its QEMUs listen for guests that come in, if nobody says where.
         """
         self.name = name
+        self.address = address
         self.uuid = str(uuid.uuid4())
         self.folder = folder
         self.hooks = folder / "hooks"
@@ -159,7 +162,7 @@ class RigHost:
             (self.folder / name).mkdir(mode=0o700)
         configuration = self.folder / "config/libvirt"
         configuration.mkdir()
-        texts = daemon_configuration(self.uuid, shared)
+        texts = daemon_configuration(self.uuid, shared, self.address)
         for name, text in texts.items():
             (configuration / name).write_text(text)
         owned = [self.folder / name for name in _FOLDERS]
@@ -225,7 +228,7 @@ class RigHost:
             self._daemon = -1
 
 
-def daemon_configuration(host_uuid: str, shared: Sequence[Path]) -> dict[str, str]:
+def daemon_configuration(host_uuid: str, shared: Sequence[Path], address: str) -> dict[str, str]:
     """Libvirtd's files, by name."""
     folders = ", ".join(json.dumps(str(path)) for path in shared)
     return {
@@ -239,6 +242,9 @@ def daemon_configuration(host_uuid: str, shared: Sequence[Path]) -> dict[str, st
             'stdio_handler = "file"\n'  # no virtlogd is there
             'security_driver = "none"\n'
             f"shared_filesystems = [ {folders} ]\n"
+            # not 127.0.0.1, which libvirt refuses: it would be another machine for the source
+            f'migration_host = "{address}"\n'
+            f'migration_address = "{address}"\n'
         ),
     }
 

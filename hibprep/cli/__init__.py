@@ -34,6 +34,7 @@ COMMANDS = {
     "run": "Run the daemon.",
     "status": "Say what the daemon does and why, and what the last run did.",
     "history": "Show past runs.",
+    "notices": "Show what the cloud announces, and what is done about it.",
     "config": "Check or show the configuration, or its schema.",
     "damon": "Show, set or put off DAMON_RECLAIM.",
     "guest": "Prepare guests of libvirt for a migration or a save, and put them back.",

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import click
 
@@ -55,8 +55,18 @@ def print_schema() -> int:
 def toml_lines(config: Config) -> Iterator[str]:
     """The settings as TOML; what has no value is shown as a comment, as TOML has no word for it."""
     for section, settings in config.model_dump(mode="json", by_alias=True).items():
-        yield f"[{section}]"
-        for key, value in settings.items():
-            # text, numbers and lists of text are written alike in JSON and in TOML
-            yield f"# {key} is not set" if value is None else f"{key} = {json.dumps(value)}"
-        yield ""
+        if isinstance(settings, list):
+            for table in settings:
+                yield from _table(f"[[{section}]]", table)
+            if not settings:
+                yield f"# no [[{section}]]: the defaults"
+        else:
+            yield from _table(f"[{section}]", settings)
+
+
+def _table(heading: str, settings: Mapping[str, object]) -> Iterator[str]:
+    yield heading
+    for key, value in settings.items():
+        # text, numbers and lists of text are written alike in JSON and in TOML
+        yield f"# {key} is not set" if value is None else f"{key} = {json.dumps(value)}"
+    yield ""

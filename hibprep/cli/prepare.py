@@ -7,7 +7,7 @@ import click
 
 from hibprep import machine as machines
 from hibprep import prepare as engine
-from hibprep.cli import common
+from hibprep.cli import by_deadline, common
 from hibprep.cli.progress import progress
 from hibprep.errors import ExitCode
 from hibprep.model import Stage, Target, TargetKind, ZramUse
@@ -16,6 +16,7 @@ from hibprep.report import plan_page, report_page
 
 @click.command("prepare")
 @common.target_options
+@by_deadline.deadline_option
 @common.timeout_option
 @click.option(
     "--stages",
@@ -34,6 +35,7 @@ def command(
     *,
     target: Target | None,
     within: float | None,
+    deadline: float | None,
     timeout: float | None,
     stages: tuple[Stage, ...] | None,
     cgroup: str | None,
@@ -43,6 +45,8 @@ def command(
 ) -> int:
     """Make the machine ready for hibernation now, and report."""
     config = common.load_config(ctx)
+    if deadline is not None:
+        by_deadline.refuse_others(target=target, within=within, timeout=timeout, zram=zram)
     wanted = common.choose_target(config, target, within)
     if not dry_run:
         common.must_be_root(ctx)
@@ -51,6 +55,9 @@ def command(
         common.refuse_absurd(machine.root, wanted.size_bytes, "a target")
     scope = None if cgroup is None else machines.validated_scope(machine, cgroup)
     limits = common.choose_zram(config, common.choose_limits(config, stages, scope), zram)
+    if deadline is not None:
+        act = by_deadline.show_plan if dry_run else by_deadline.prepare
+        return act(machine, limits, deadline, as_json=as_json)
     # from here on Ctrl-C is an answer with a report, not an accident
     with common.stop_on_signals() as stop, progress() as tell:
         plan = engine.make_plan(machine, wanted, limits, measure=not dry_run, name_holders=True)

@@ -12,6 +12,7 @@ from hibprep import hookclient
 from hibprep.cli import common
 from hibprep.errors import ExitCode, NotPossibleError
 from hibprep.history import History, Kept
+from hibprep.notices_report import notices_block
 from hibprep.page import Block, Page, seconds, size
 from hibprep.report import report_page
 from hibprep.status import Status
@@ -78,6 +79,11 @@ def line(status: Status) -> str:
         parts.append(f"{status.stage} {size(int(done))} of {size(int(amount))}")
     if status.next_step:
         parts.append(f"next: {status.next_step}")
+    parts += [
+        f"{each.kind} announced by {each.source}: {each.doing or 'waits'}"
+        for each in status.notices
+        if each.progress == "at work"
+    ]
     if "hibernate_seconds" in status.prediction:
         parts.append(f"would hibernate in {seconds(status.prediction['hibernate_seconds'])}")
     return "; ".join(parts)
@@ -99,6 +105,7 @@ def daemon_page(status: Status, kept: Kept) -> Page:
     blocks = (
         Block("Daemon", tuple(now)),
         Block("Hibernation now", _hibernation(status)),
+        notices_block(status.notices),
         Block(
             "Sources",
             tuple(

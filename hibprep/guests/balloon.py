@@ -19,6 +19,7 @@ SLACK_BYTES = 1 << 20  # a guest with larger pages ends a little beside what it 
 STALLED_SECONDS = 4.0  # the driver tries again after 0.2 s when it got no page ("Out of puff")
 _AHEAD_SECONDS = 2.0  # until what the guest tells next is acted upon
 _ROUND_BYTES = 1 << 20
+_LITTLE = 8  # this part of the reserve
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,9 @@ def inflate(
             asked = min(needed, stats.actual_bytes)
             domain.set_balloon(asked)
         if stats.actual_bytes <= asked + SLACK_BYTES:
-            return "" if asked == target else "the guest has come to need more"
+            # others in the guest allocate and free all the time
+            little = asked - target <= reserve_bytes // _LITTLE
+            return "" if little else "the guest has come to need more"
         if stats.actual_bytes < lowest:
             lowest, moved_at = stats.actual_bytes, clock.monotonic()
         elif clock.monotonic() - moved_at >= STALLED_SECONDS:
@@ -127,7 +130,7 @@ def missing_bytes(stats: MemoryStats, reserve_bytes: int) -> int:
     """What an inflated guest lacks of its reserve, by fresh statistics; 0 where a little lacks,
     since others in the guest allocate and free all the time."""
     lacking = reserve_bytes - (stats.usable_bytes or 0)
-    return lacking if lacking > max(reserve_bytes // 8, SLACK_BYTES) else 0
+    return lacking if lacking > max(reserve_bytes // _LITTLE, SLACK_BYTES) else 0
 
 
 def deflate(

@@ -19,6 +19,7 @@ from hibprep.guests.errors import (
     NoRoomError,
     NotRunningError,
 )
+from hibprep.guests.jobnews import JobNews
 from hibprep.guests.means import Means
 from hibprep.guests.move_report import MoveReport, Where
 from hibprep.guests.moving import Prepared, ending_of, prepared_first
@@ -137,9 +138,17 @@ class _Migration:
         self._started = means.clock.now()
         self._prepared = Prepared()
         self._job_seconds = 0.0
+        self._news: JobNews | None = None
 
     def run(self) -> MoveReport:
         """All of it."""
+        try:
+            return self._run()
+        finally:
+            if self._news is not None:
+                self._news.close()
+
+    def _run(self) -> MoveReport:
         try:
             self._prepare()
             self._migrate()
@@ -162,6 +171,7 @@ class _Migration:
         wish, domain = self._wish, self._domain()
         direct = None if wish.options.peer_to_peer else self._destination.host()
         postcopy = _PostCopy(domain, wanted=wish.options.postcopy)
+        self._news = JobNews(self._source, self._info.uuid)
         began = self._means.clock.monotonic()
         try:
             jobs.run(
@@ -244,8 +254,10 @@ class _Migration:
         try:
             found = self._destination.ask(lambda host: host.find(self._info.uuid).completed_job())
         except HibprepError:
-            return NO_JOB
-        return found if found.phase is JobPhase.COMPLETED else NO_JOB
+            found = NO_JOB
+        if found.phase is JobPhase.COMPLETED:
+            return found
+        return self._news.job() if self._news is not None else NO_JOB
 
     def _notes(self, more: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(filter(None, (self._prepared.note, *more)))

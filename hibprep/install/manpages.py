@@ -13,7 +13,7 @@ import click
 from hibprep import __version__
 from hibprep.install import roff
 
-_SECTION = re.compile(r"\[([a-z_]+)\]")
+_SECTION = re.compile(r"#?(\[\[?[a-z_]+\]\]?)")
 _SETTING = re.compile(r"#([a-z_]+ = .*)")
 # What every command takes is told once.
 _EVERYWHERE = frozenset({"--config", "--root", "--version", "--help"})
@@ -83,7 +83,7 @@ def _settings(configuration: str) -> Iterator[str]:
             yield roff.entry(tags, "\n".join(words))
             words, tags = [], []
         if section is not None and line != "[end]":
-            yield roff.subsection(line)
+            yield roff.subsection(section[1])
             inside, words = True, []
         elif setting is not None:
             tags.append(setting[1])

@@ -86,6 +86,7 @@ class StepReport:
     chunks: int
     ending: Ending
     reason: str
+    waited_seconds: float = 0.0  # of its time, for memory to prove idle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

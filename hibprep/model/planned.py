@@ -51,6 +51,9 @@ class Rates:
     compression_ratio: float = 0.5  # compressed ÷ uncompressed
     fixed_hibernate_seconds: float = 3.0  # freeze, devices, power-off
     fixed_resume_seconds: float = 6.0  # firmware, boot kernel, devices
+    swap_out_bytes_per_second: float = 300e6  # reclaiming anonymous memory; the disk bounds it too
+    drop_bytes_per_second: float = 1e9  # reclaiming clean page cache and slab
+    fixed_prepare_seconds: float = 0.5  # of a preparation, beside its steps
     sources: dict[str, str] = field(default_factory=dict)
 
 
@@ -66,6 +69,8 @@ class Limits:
     scope: Scope = MACHINE
     zswap: ZswapUse = ZswapUse.AVOID
     zram: ZramUse = ZramUse.LEAVE
+    # How long stage cold-anon may wait for memory to prove idle; None: as long as that takes.
+    cold_wait_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,6 +82,7 @@ class _StepState:
     still: int = 0  # rounds in a row in which nothing moved
     skipped_bytes: int = 0
     lately: Freed = field(default_factory=Freed)  # in the window of `futile`
+    waited_seconds: float = 0.0
 
     def add(self, freed: Freed, outcome: Outcome) -> None:
         """Add up what a chunk was worth. Waiting is not a round in which nothing moved."""
@@ -198,11 +199,23 @@ class Executor:
                     return self._report(step, state, *end)
                 self._pace(state, outcome, seconds, stop, step)
                 if outcome.status is Status.WAIT and outcome.wait_seconds > 0:
+                    if self._waits_too_long(step, state, outcome.wait_seconds):
+                        why = "there is no more time to wait for what proves cold"
+                        return self._report(step, state, Ending.DONE, why)
                     tell(_done_bytes(step, state.freed), now.saveable_bytes, outcome.note)
+                    begin = self._clock.monotonic()
                     stop.wait(outcome.wait_seconds)
+                    state.waited_seconds += self._clock.monotonic() - begin
                     now = run.last = self._observer.observe()
         except KernelFileError as error:
             return self._report(step, state, Ending.FAILED, str(error))
+
+    def _waits_too_long(self, step: Step, state: _StepState, seconds: float) -> bool:
+        """Whether so much more waiting is over what stage cold-anon may take."""
+        most = self._limits.cold_wait_seconds
+        if most is None or step.stage is not Stage.COLD_ANON:
+            return False
+        return state.waited_seconds + seconds > most
 
     def _before_chunk(
         self, step: Step, state: _StepState, now: Observation, stop: Stop
@@ -317,6 +330,7 @@ class Executor:
             chunks=state.chunks,
             ending=ending,
             reason=reason,
+            waited_seconds=state.waited_seconds,
         )
 
 

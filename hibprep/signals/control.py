@@ -20,6 +20,9 @@ each request, in order:
         a hook of libvirt tells of a guest: "name", "uuid", "reason", "prepared", "source"
         where the source is to prepare it       {"v":1,"ok":true,"wait_seconds":20}, and when it has
                                                 {"v":1,"ok":true,"refused":""}
+    {"v":1,"do":"notices"}                      {"v":1,"ok":true,"notices":{…}}
+    {"v":1,"do":"simulate","kind":"stop"}       {"v":1,"ok":true,"id":"…"}
+        "seconds": until its time; not given: none is told
     anything else                               {"v":1,"error":"what is wrong","place":"target"}
 
 Every request may name its sender in "who". One that has an error in it changes nothing. While a
@@ -166,6 +169,11 @@ class Control:
                     answer = await self._before_sleep(demand)
                 case "postsleep":
                     answer = {"said": await self._host.after_sleep(demand.seconds)}
+                case "notices":
+                    answer = {"notices": self._host.notices()}
+                case "simulate" if demand.kind is not None:
+                    who = f"{demand.who} (pid {peer.pid})"
+                    answer = {"id": self._host.simulate(demand.kind, demand.left_seconds, who)}
                 case "guest" if demand.guest is not None:
                     answer = await self._guest(demand.guest, peer, emit)
                 case _ if demand.wait:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from hibprep.events import GuestEvent, GuestOperation
 from hibprep.model import Target, TargetKind
+from hibprep.notices import NoticeKind
 from hibprep.sizes import LARGEST_BYTES, shorten
 
 VERSION = 1
@@ -32,6 +33,8 @@ _FIELDS: dict[str, frozenset[str]] = {
     "presleep": frozenset({"seconds", "leg"}),
     "postsleep": frozenset({"seconds", "leg"}),
     "guest": frozenset({"operation", "name", "uuid", "reason", "prepared", "source"}),
+    "notices": frozenset(),
+    "simulate": frozenset({"kind", "seconds"}),
 }
 _COMMON = frozenset({"v", "do", "who"})
 
@@ -56,6 +59,8 @@ class Demand:
     seconds: float = 0.0  # of presleep and postsleep
     leg: str = ""  # what comes: one of LEGS, or "" for a sleep that is not prepared for
     guest: GuestEvent | None = None  # of guest, and there always
+    kind: NoticeKind | None = None  # of simulate, and there always
+    left_seconds: float | None = None  # of simulate; None: no time is told
 
 
 def parse(line: bytes) -> Demand:
@@ -81,6 +86,8 @@ def from_document(document: dict[str, object]) -> Demand:
         seconds=_sleep_seconds(document, do),
         leg=_leg(document),
         guest=_guest(document) if do == "guest" else None,
+        kind=_kind(document) if do == "simulate" else None,
+        left_seconds=(_seconds(document, "seconds", LONGEST_SECONDS) if do == "simulate" else None),
     )
 
 
@@ -206,6 +213,14 @@ def _guest(document: dict[str, object]) -> GuestEvent:
         prepared=truth(document, "prepared"),
         source=_matching(document, "source", HOST, "the name or address of a host"),
     )
+
+
+def _kind(document: dict[str, object]) -> NoticeKind:
+    kind = document.get("kind")
+    if not isinstance(kind, str) or kind not in tuple(NoticeKind):
+        known = ", ".join(NoticeKind)
+        raise DemandError(f"{shown(document, 'kind')}; give one of {known}", "kind")
+    return NoticeKind(kind)
 
 
 def _words(document: dict[str, object], key: str, *, least: int) -> str:

@@ -97,11 +97,7 @@ class Guests:
 
     def _open(self, given_up: threading.Event) -> Host:
         """In a thread; one that comes too late gives it back."""
-        try:
-            host = self._connect(self._uri)
-        except ConnectionFailedError as error:
-            # it may be restarting; what is a NotPossibleError is not tried again for minutes
-            raise GuestsLostError(error.message, error.remedy) from error
+        host = self._connect(self._uri)
         if given_up.is_set():
             host.close()
         return host
@@ -110,6 +106,9 @@ class Guests:
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 return await in_thread(question, "libvirt")
+        except ConnectionFailedError as error:
+            # it may be restarting; what is a NotPossibleError is not tried again for minutes
+            raise GuestsLostError(error.message, error.remedy) from error
         except TimeoutError:
             raise GuestsLostError(
                 f"{self._uri} does not answer within {_ANSWER_SECONDS:g} s"

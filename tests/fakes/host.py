@@ -7,7 +7,9 @@ import asyncio
 import dataclasses
 from typing import Any
 
+from hibprep.errors import HibprepError
 from hibprep.events import GuestEvent, RunEnded
+from hibprep.notices import NoticeKind
 from hibprep.status import SourceStatus, Status
 
 STATUS = Status(
@@ -44,6 +46,35 @@ STATUS = Status(
     write_budget_bytes=10 << 30,
 )
 
+NOTICES: dict[str, object] = {
+    "provider": "aws",
+    "works": True,
+    "reason": "aws: looks at spot/instance-action, rebalance",
+    "watches": [
+        {
+            "name": "spot/instance-action",
+            "words": "404: nothing is announced",
+            "at": "2026-11-22T14:02:07+00:00",
+            "failures": 0,
+        },
+        {"name": "rebalance", "words": "no answer", "at": "", "failures": 2},
+    ],
+    "notices": [
+        {
+            "kind": "stop",
+            "source": "aws",
+            "id": "stop-2026-11-22T14:04:00Z",
+            "text": "",
+            "deadline": "2026-11-22T14:04:00+00:00",
+            "seconds_left": 112.5,
+            "progress": "at work",
+            "doing": "run",
+            "done": ["prepare: done: the target is reached"],
+            "todo": ["hibernate"],
+        },
+    ],
+}
+
 
 class FakeHost:
     """`hibprep.status.Host`, told by the test what happens."""
@@ -56,6 +87,8 @@ class FakeHost:
         self.patience_seconds = 0.0
         self.refuses = ""
         self.asked: list[GuestEvent] = []
+        self.simulated: list[tuple[NoticeKind, float | None, str]] = []
+        self.off: HibprepError | None = None  # nobody listens for notices
         self.asking: asyncio.Event | None = None  # until it is set, the source is being asked
         self._changes: list[asyncio.Future[None]] = []
         self._ends: list[asyncio.Future[RunEnded]] = []
@@ -91,6 +124,17 @@ class FakeHost:
         if self.asking is not None:
             await self.asking.wait()
         return self.refuses
+
+    def notices(self) -> dict[str, object]:
+        if self.off is not None:
+            raise self.off
+        return dict(NOTICES)
+
+    def simulate(self, kind: NoticeKind, seconds: float | None, who: str) -> str:
+        if self.off is not None:
+            raise self.off
+        self.simulated.append((kind, seconds, who))
+        return "1a2b3c4d"
 
     def change(self, **fields: Any) -> None:  # noqa: ANN401 - those of Status
         self.shown = dataclasses.replace(self.shown, **fields)

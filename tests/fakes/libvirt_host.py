@@ -310,11 +310,14 @@ class FakeDomain:
             channel_inside=self.channel_inside,
             live=dict(self.live),
             configured=dict(self.configured) if options.persist_destination else {},
-            last_job=replace(self.last_job, operation=Operation.MIGRATION_IN),
+            last_job=NO_JOB
+            if options.postcopy
+            else replace(self.last_job, operation=Operation.MIGRATION_IN),
         )
         arrived.memory.period = self.memory.period
         there.all[self.name] = arrived
         self._leave(keep=self.persistent and not options.undefine_source)
+        self.host.tell(EventKind.JOB_COMPLETED, self, job=self.last_job)
         self.host.tell(EventKind.STOPPED, self, "migrated")
         there.tell(EventKind.STARTED, arrived, "migrated")
         return arrived

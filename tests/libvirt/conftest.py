@@ -15,12 +15,14 @@ from bench.lab import build
 from bench.lab.rig import Rig
 
 if TYPE_CHECKING:
+    from tests.libvirt.bare_guest import BareGuest
     from tests.libvirt.rig_guest import Connections, RigGuest
 
 RIG_SECONDS = 900  # guests are emulated, and the first test of all builds the rig and the image
 MISSING = "python3-libvirt, or pip install 'hibprep[libvirt]' with libvirt-dev, pkg-config and gcc"
 
 NewGuest = Callable[..., "RigGuest"]
+NewBareGuest = Callable[..., "BareGuest"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -84,3 +86,19 @@ def new_guest(rig: Rig, connections: Connections) -> Iterator[NewGuest]:
 def guest(new_guest: NewGuest) -> RigGuest:
     """One with the default device: a balloon, without free page reporting."""
     return new_guest()
+
+
+@pytest.fixture
+def new_bare_guest(rig: Rig, connections: Connections) -> Iterator[NewBareGuest]:
+    """Start domains that nobody is in; as `new_guest`."""
+    from tests.libvirt.bare_guest import BareGuest  # noqa: PLC0415 - it needs libvirt
+
+    with ExitStack() as stack:
+
+        def start(**options: object) -> BareGuest:
+            guest = BareGuest(rig, connections, **options)  # type: ignore[arg-type]
+            stack.callback(guest.close)
+            guest.start()
+            return guest
+
+        yield start

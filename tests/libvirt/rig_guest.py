@@ -144,25 +144,27 @@ class RigGuest:
         """What the balloon leaves to it now."""
         return int(self.domain.memoryStats()["actual"]) << 10
 
+    def domains_on(self, host: RigHost) -> list[libvirt.virDomain]:
+        """What that host knows of it: nothing, or its domain, which need not run."""
+        listed = self._connections.to(host).listAllDomains()
+        return [each for each in listed if each.name() == self.name]
+
     def close(self) -> None:
         """End it wherever it is, and remove its disks."""
         self.resident.close()
         for host in self.rig.hosts:
             if not host.running:  # or its definition would be met by the next guest
                 host.start()
-            self._remove(self._connections.to(host))
+            self._remove(host)
         self.rig.remove(self._files)
 
     def _talk(self) -> str:
         path = channel_path(self.domain.XMLDesc(), LAB_CHANNEL)
         return self.resident.connect(path, BOOT_SECONDS)
 
-    def _remove(self, connection: libvirt.virConnect) -> None:
-        for domain in self._all(connection):
+    def _remove(self, host: RigHost) -> None:
+        for domain in self.domains_on(host):
             if domain.isActive():
                 domain.destroy()
-        for domain in self._all(connection):  # one that is not persistent is gone by now
+        for domain in self.domains_on(host):  # one that is not persistent is gone by now
             domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE)
-
-    def _all(self, connection: libvirt.virConnect) -> list[libvirt.virDomain]:
-        return [each for each in connection.listAllDomains() if each.name() == self.name]

@@ -6,8 +6,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,13 +26,13 @@ from hibprep.guests.move_report import MoveReport, Where
 from hibprep.guests.port import MigrateOptions
 from hibprep.guests.prepare import Options, prepare
 from hibprep.guests.progress import MoveProgress, Part
-from hibprep.guests.record import NAMESPACE
 from hibprep.guests.save import SaveWish, save
 from hibprep.guests.sides import Side
 from hibprep.guests.undo import UndoEnding, undo
 from hibprep.kernel.root import KernelRoot
 from hibprep.reclaim.base import Stop
 from hibprep.signals.guests import Guests, GuestsLostError
+from tests.libvirt.checks import CACHE_MIB, assert_as_before, fill_cache, full_size, recorded
 from tests.listening import until_told
 
 if TYPE_CHECKING:
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 SLOW = 1 * MIB  # a second: such a migration can be caught on its way
-CACHE_MIB = 200
 ROUND_TRIPS = 10
 
 
@@ -80,32 +78,6 @@ class Move:
         if now.part is Part.MIGRATING and not self._begun.is_set():
             self._begun.set()
             self.on_way()
-
-
-def recorded(guest: RigGuest) -> bool:
-    return NAMESPACE in guest.domain.XMLDesc()
-
-
-def assert_as_before(guest: RigGuest, full: int) -> None:
-    assert guest.domain.isActive()
-    assert guest.actual_bytes() == full
-    assert not recorded(guest)
-
-
-def fill_cache(guest: RigGuest, mib: int = CACHE_MIB) -> None:
-    guest.resident.run(
-        ["dd", "if=/dev/urandom", "of=/var/tmp/cache", "bs=1M", f"count={mib}"],
-        timeout=300,
-        check=True,
-    )
-    guest.resident.run(["sync"], timeout=120, check=True)
-
-
-@contextmanager
-def full_size(guest: RigGuest) -> Iterator[int]:
-    full = guest.actual_bytes()
-    yield full
-    assert_as_before(guest, full)
 
 
 def test_ten_times_there_and_back(guest: RigGuest, rig: Rig) -> None:

@@ -378,3 +378,15 @@ def test_without_the_back_end_nothing_is_promised_by_age() -> None:
     plan = make(aged(), TargetKind.WITHIN, found=found, seconds=20.0)
     assert not cold_steps(plan)
     assert plan.ages
+
+
+@settings(max_examples=100)
+@given(snapshot=known_machines(), target=TARGETS)
+def test_without_time_to_wait_nothing_waits_and_as_much_goes(
+    snapshot: Snapshot, target: Target
+) -> None:
+    patient, at_once = Limits(), Limits(cold_wait_seconds=0.0)
+    plan = planning.make(snapshot, ALL, target, at_once, Rates())
+    assert not any(step.waits for step in plan.steps if step.stage is Stage.COLD_ANON)
+    waiting = planning.make(snapshot, ALL, target, patient, Rates())
+    assert plan.after.saveable_bytes <= waiting.after.saveable_bytes

@@ -6,6 +6,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -13,14 +14,18 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import hibprep
+from hibprep.cli.config import toml_lines
 from hibprep.config import Config, ConfigErrors, load, schema
 from hibprep.errors import ConfigError, ExitCode
 from hibprep.idleness import IdlePolicy
 from hibprep.laws import Law
 from hibprep.model import BackendName, Limits, Rates, Stage, Target, TargetKind
+from hibprep.noticerules import Deed, Rule
+from hibprep.notices import NoticeKind, ProviderName
 from hibprep.pace import PacePolicy
 from hibprep.policy import Battery, Policy
 from hibprep.policy import Kind as PolicyKind
+from hibprep.settings_notices import NoticesSettings, OnSettings, parse_address
 from hibprep.sizes import LARGEST_BYTES, parse_size
 
 SHIPPED = Path(hibprep.__file__).parent / "resources" / "hibprep.toml"
@@ -46,7 +51,7 @@ def settings() -> list[tuple[str, str]]:
     return [
         (section, key)
         for section, values in Config().model_dump(by_alias=True).items()
-        for key in values
+        for key in (OnSettings.model_fields if section == "on" else values)
     ]
 
 
@@ -102,7 +107,7 @@ def test_no_file_is_the_defaults(tmp_path: Path) -> None:
 def test_the_shipped_file_shows_the_defaults() -> None:
     text = SHIPPED.read_text()
     assert load("/nowhere", str(SHIPPED)) == Config()
-    shown = tomllib.loads(re.sub(r"(?m)^#(?=[a-z_]+ = )", "", text))
+    shown = tomllib.loads(re.sub(r"(?m)^#(?=[a-z_]+ = |\[\[)", "", text))
     optional = {
         "size",
         "seconds",
@@ -110,10 +115,15 @@ def test_the_shipped_file_shows_the_defaults() -> None:
         "older_than_seconds",
         "metrics_file",
         "metrics_port",
+        "poll_seconds",
+        "address",
         *Config().rates_section.model_dump(),
     }
     defaults = Config().model_dump(mode="json", by_alias=True)
+    assert shown["on"][0].keys() == OnSettings.model_fields.keys()  # there is no default of a rule
     for section, key in settings():
+        if section == "on":
+            continue
         assert key in shown[section], f"{section}.{key} is not in {SHIPPED.name}"
         if key not in optional:
             assert shown[section][key] == defaults[section][key]
@@ -374,3 +384,187 @@ def test_every_setting_of_the_daemon_has_an_effect(tmp_path: Path) -> None:
 def test_wrong_settings_of_the_daemon(tmp_path: Path, text: str, words: str) -> None:
     write(tmp_path, text)
     assert [line.partition("hibprep.toml: ")[2] for line in errors(tmp_path)] == [words]
+
+
+NOTICES = """
+[notices]
+provider = "command"
+poll_seconds = 30
+command = ["/usr/local/bin/notices", "--json"]
+command_seconds = 5
+[[on]]
+notice = ["stop", "terminate"]
+provider = ["aws", "gcp"]
+do = "run"
+command = ["/usr/local/bin/drain"]
+timeout_seconds = 20
+[[on]]
+notice = ["stop"]
+do = "webhook"
+url = "https://example.org/notices?room=1"
+credential = "hook"
+[[on]]
+notice = ["freeze"]
+do = "prepare"
+keep_seconds = 12.5
+"""
+
+
+def test_every_setting_for_notices_has_an_effect(tmp_path: Path) -> None:
+    write(tmp_path, NOTICES)
+    config = load(str(tmp_path))
+    assert config.notices == NoticesSettings(
+        provider="command",
+        poll_seconds=30,
+        command=("/usr/local/bin/notices", "--json"),
+        command_seconds=5,
+    )
+    assert config.notice_rules() == (
+        Rule(
+            deed=Deed.RUN,
+            reason="[[on]] 1",
+            kinds=(NoticeKind.STOP, NoticeKind.TERMINATE),
+            providers=(ProviderName.AWS, ProviderName.GCP),
+            timeout_seconds=20,
+            command=("/usr/local/bin/drain",),
+        ),
+        Rule(
+            deed=Deed.WEBHOOK,
+            reason="[[on]] 2",
+            kinds=(NoticeKind.STOP,),
+            url="https://example.org/notices?room=1",
+            credential="hook",
+        ),
+        Rule(deed=Deed.PREPARE, reason="[[on]] 3", kinds=(NoticeKind.FREEZE,), keep_seconds=12.5),
+    )
+    shown = "\n".join(toml_lines(config))
+    write(tmp_path, shown)
+    assert load(str(tmp_path)) == config  # what is shown can be read again
+    assert "# no [[on]]: the defaults" in "\n".join(toml_lines(Config()))
+
+
+def test_every_provider_can_be_named() -> None:
+    named = get_args(NoticesSettings.model_fields["provider"].annotation)
+    assert {*named} - {"auto", "off"} == {*ProviderName} - {ProviderName.SIMULATED}
+
+
+def test_rules_of_a_later_file_take_the_place_of_all_before(tmp_path: Path) -> None:
+    write(tmp_path, NOTICES)
+    write(tmp_path, '[[on]]\nnotice = ["stop"]\ndo = "aside"', "hibprep.toml.d/60.toml")
+    assert [rule.deed for rule in load(str(tmp_path)).notice_rules()] == [Deed.ASIDE]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            '[notices]\nprovider = "simulated"',
+            "notices.provider = 'simulated': must be one of auto, off, aws, gcp, azure",
+        ),
+        ('[notices]\nprovider = "command"', 'notices: provider = "command" needs `command`'),
+        ('[notices]\ncommand = ["x"]', "notices: `command` is read with provider ="),
+        (
+            '[notices]\nprovider = "aws"\naddress = "10.0.0.1"',
+            "notices.address: 10.0.0.1 is neither of this machine nor of its link; give an",
+        ),
+        (
+            '[notices]\nprovider = "aws"\naddress = "metadata:80"',
+            "notices.address: 'metadata:80' is no address; give one such as 127.0.0.1:1338",
+        ),
+        ('[notices]\nprovider = "aws"\naddress = "127.0.0.1:70000"', "is no address; give"),
+        ('[notices]\naddress = "127.0.0.1"', 'provider is "auto": name one such as aws'),
+        ("[notices]\npoll_seconds = 0.5", "= 0.5: must be a number from 1 up to 300"),
+        ('[on]\ndo = "run"', "must be tables [[on]] with keys: notice, provider, do, keep_seco"),
+        ('[[on]]\nnotice = ["stop"]', "[[on]] 1: do is missing: must be one of prepare, swapin"),
+        (
+            '[[on]]\nnotice = ["stop"]\ndo = "aside"\n[[on]]\nnotice = ["stop"]\ndo = "fly"',
+            "[[on]] 2: do = 'fly': must be one of prepare, swapin, run, hibernate, aside",
+        ),
+        (
+            '[[on]]\nnotice = []\ndo = "aside"',
+            "[[on]] 1: notice = []: must be a list with at least one of hibernate, stop",
+        ),
+        (
+            '[[on]]\nnotice = ["stop"]\ndo = "aside"\nurl2 = 1',
+            "[[on]] 1: url2: unknown key: did you mean url?",
+        ),
+        ('[[on]]\nnotice = ["stop"]\ndo = "run"', '[[on]] 1: do = "run" needs `command`'),
+        ('[[on]]\nnotice = ["stop"]\ndo = "webhook"', 'do = "webhook" needs `url`'),
+        (
+            '[[on]]\nnotice = ["stop"]\ndo = "prepare"\ncommand = ["x"]',
+            '[[on]] 1: `command` goes with do = "run" and do is "prepare"; remove `command` or',
+        ),
+        (
+            '[[on]]\nnotice = ["stop"]\ndo = "run"\ncommand = ["x"]\ntimeout_seconds = 0',
+            "[[on]] 1: timeout_seconds = 0: must be a number above 0 up to 86400",
+        ),
+    ],
+)
+def test_wrong_settings_for_notices(tmp_path: Path, text: str, expected: str) -> None:
+    write(tmp_path, text)
+    (line,) = errors(tmp_path)
+    assert expected in line
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://example.org/s3cr3t", "`url` is neither https nor http to this machine"),
+        ("http://169.254.169.254/s3cr3t", "`url` is neither https nor http to this machine"),
+        ("https://me:s3cr3t@example.org/", "`url` has a name, a password or a fragment in it"),
+        ("https://example.org/#s3cr3t", "`url` has a name, a password or a fragment in it"),
+        ("https://example.org:0/s3cr3t", "`url` is no address"),
+        ("https://example.org/s3cr3t x", "`url` is no address"),
+        ("s3cr3t", "`url` is no address"),
+        ("file:///s3cr3t", "`url` is no address"),
+    ],
+)
+def test_a_wrong_url_is_not_repeated(tmp_path: Path, url: str, expected: str) -> None:
+    write(tmp_path, f'[[on]]\nnotice = ["stop"]\ndo = "webhook"\nurl = "{url}"')
+    (line,) = errors(tmp_path)
+    assert f"[[on]] 1: url: {expected}" in line
+    assert "s3cr3t" not in line
+
+
+def test_a_secret_in_the_place_of_its_name_is_not_repeated(tmp_path: Path) -> None:
+    rule = '[[on]]\nnotice = ["stop"]\ndo = "webhook"\nurl = "https://example.org"\n'
+    write(tmp_path, rule + 'credential = "s3cr3t+/="')
+    (line,) = errors(tmp_path)
+    assert "`credential` is no name of a credential" in line
+    assert "s3cr3t" not in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.org",
+        "https://example.org:8443/a?b=c",
+        "http://127.0.0.1:9999/x",
+        "http://localhost/x",
+        "http://[::1]:80/x",
+    ],
+)
+def test_urls(tmp_path: Path, url: str) -> None:
+    write(tmp_path, f'[[on]]\nnotice = ["stop"]\ndo = "webhook"\nurl = "{url}"')
+    assert load(str(tmp_path)).notice_rules()[0].url == url
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("127.0.0.1", ("127.0.0.1", 80)),
+        ("127.0.0.1:1338", ("127.0.0.1", 1338)),
+        ("169.254.169.254", ("169.254.169.254", 80)),
+        ("[::1]:1338", ("::1", 1338)),
+        ("[fe80::1]", ("fe80::1", 80)),
+    ],
+)
+def test_addresses(text: str, expected: tuple[str, int]) -> None:
+    assert parse_address(text) == expected
+
+
+@given(st.text())
+def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
+    with contextlib.suppress(ValueError):
+        _, port = parse_address(text)
+        assert 0 < port < 65536

@@ -17,11 +17,12 @@ from hibprep.errors import HibprepError, KernelFileError
 from hibprep.events import GuestEvent, GuestOperation, Request, SourceChanged, SourceName, Wish
 from hibprep.kernel.root import KernelRoot
 from hibprep.model import Target, TargetKind
+from hibprep.notices import NoticeKind
 from hibprep.signals import control as module
 from hibprep.signals.control import Control
 from hibprep.status import Status
 from tests.fakes.control import Peer, run, served
-from tests.fakes.host import STATUS, FakeHost
+from tests.fakes.host import NOTICES, STATUS, FakeHost
 
 PID = os.getpid()
 
@@ -245,6 +246,11 @@ BAD = [
     (b'{"v":1,"do":"guest","operation":"started","name":"a","prepared":1}\n', "prepared", "true"),
     (b'{"v":1,"do":"guest","operation":"migrate","name":"a","source":"-x"}\n', "source", "host"),
     (b'{"v":1,"do":"status","name":"a"}\n', "name", "no field"),
+    (b'{"v":1,"do":"simulate"}\n', "kind", "missing; give one of hibernate, stop"),
+    (b'{"v":1,"do":"simulate","kind":"moon"}\n', "kind", "moon"),
+    (b'{"v":1,"do":"simulate","kind":["stop"]}\n', "kind", "an array"),
+    (b'{"v":1,"do":"simulate","kind":"stop","seconds":0}\n', "seconds", "more than 0"),
+    (b'{"v":1,"do":"notices","kind":"stop"}\n', "kind", "no field"),
 ]
 
 
@@ -263,6 +269,26 @@ def test_what_is_wrong_is_said_and_changes_nothing(tmp_path: Path) -> None:
             assert it.host.sleeps == []
             # and the connection is as good as before
             assert (await peer.ask(do="stop"))["ok"] is True
+
+    run(test)
+
+
+def test_notices_are_shown_and_made_up(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with served(tmp_path) as it, it.peer() as peer:
+            assert (await peer.ask(do="notices"))["notices"] == NOTICES
+            answer = await peer.ask(do="simulate", kind="stop", seconds=120, who="a test")
+            assert answer == {"v": 1, "ok": True, "id": "1a2b3c4d"}
+            assert (await peer.ask(do="simulate", kind="rebalance"))["ok"] is True
+            assert it.host.simulated == [
+                (NoticeKind.STOP, 120.0, f"a test (pid {PID})"),
+                (NoticeKind.REBALANCE, None, f"control socket (pid {PID})"),
+            ]
+            it.host.off = HibprepError("notices are switched off", "set notices.provider")
+            for do in ({"do": "notices"}, {"do": "simulate", "kind": "stop"}):
+                answer = await peer.ask(**do)
+                assert answer["error"] == "notices are switched off: set notices.provider"
+            assert it.requests == []
 
     run(test)
 

@@ -272,6 +272,42 @@ def test_stopping_holds_until_somebody_was_here() -> None:
     assert acts(daemon.tick(130)) == [Act.START]
 
 
+def test_what_is_taken_back_is_stopped_and_nobody_elses() -> None:
+    daemon = Daemon()
+    daemon.left()
+    notice, other = "notice freeze of azure (1)", "hibprep prepare (pid 7)"
+    assert acts(daemon.tell(Request(wish=Wish.PREPARE, who=notice))) == [Act.START]
+    assert daemon.tell(Request(wish=Wish.TAKE_BACK, who=other)) == ()
+    made = daemon.tell(Request(wish=Wish.TAKE_BACK, who=notice))
+    assert acts(made) == [Act.STOP]
+    assert made[0].reason == f"{notice}: it is not wanted any more"
+    assert daemon.tell(Request(wish=Wish.TAKE_BACK, who=notice)) == ()
+    daemon.tell(STOPPED)
+    assert acts(daemon.tick(130)) == [Act.START]  # nothing is held back
+    daemon.tell(Request(wish=Wish.PREPARE, who=other))
+    assert daemon.tell(Request(wish=Wish.TAKE_BACK, who=notice)) == ()
+    assert acts(daemon.tell(STOPPED)) == [Act.START]  # that of the other
+
+
+def test_what_was_held_back_for_a_notice_is_not_when_it_is_taken_back() -> None:
+    daemon = Daemon()
+    daemon.left()
+    notice = "notice stop of aws (1)"
+    daemon.tell(Request(wish=Wish.STOP, who=notice))
+    assert daemon.tick(3000) == ()
+    daemon.tell(Request(wish=Wish.TAKE_BACK, who="notice stop of aws (2)"))
+    assert daemon.tick(60) == ()
+    assert acts(daemon.tell(Request(wish=Wish.TAKE_BACK, who=notice))) == [Act.START]
+
+
+def test_how_long_it_may_wait_for_what_is_cold_reaches_the_run() -> None:
+    daemon = Daemon()
+    stages = (Stage.SYNC, Stage.CACHE)
+    asked = Request(wish=Wish.PREPARE, who="notice", stages=stages, cold_wait_seconds=0.0)
+    (made,) = daemon.tell(asked)
+    assert (made.stages, made.cold_wait_seconds) == (stages, 0.0)
+
+
 def test_a_request_during_a_sleep_does_nothing() -> None:
     daemon = Daemon()
     daemon.tell(Sleep(coming=True))

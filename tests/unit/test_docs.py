@@ -80,7 +80,7 @@ def check(words: list[str], group: click.Group) -> None:
         unknown = set(_OPTION.findall(" ".join(rest))) - options(command)
         assert not unknown, f"{' '.join(words)}: no option {unknown}"
         return
-    if isinstance(command, click.Group):
+    if isinstance(command, click.Group) and not command.invoke_without_command:
         assert not rest
         return
     # parses the values too, and does not run

@@ -303,3 +303,27 @@ def test_no_chunk_turns_an_accepted_hibernation_into_a_refused_one(
         assert fake.saveable_bytes >= plan.goal_bytes - whole - 0.05 * fake.total_bytes
     assert all(step.kind in Kind for step in plan.steps)
     assert run.last is not None or not plan.steps
+
+
+def test_the_wait_for_what_proves_cold_ends_with_its_time() -> None:
+    """Nothing is known when it begins: agings, ten seconds apart, would tell."""
+    for most, gone in ((5.0, False), (40.0, True)):
+        fake = machine()
+        harness = Harness(fake, Limits(cold_wait_seconds=most, stages=(Stage.COLD_ANON,)))
+        run = harness.run(harness.plan(Target(TargetKind.MIN)))
+        (step,) = run.steps
+        assert step.waited_seconds <= most
+        assert (run.freed.anon_bytes > 2000 * MIB) is gone
+        if not gone:
+            assert step.reason == "there is no more time to wait for what proves cold"
+            assert step.ending is Ending.DONE
+
+
+def test_without_time_to_wait_the_rest_goes_at_once() -> None:
+    fake = machine()
+    harness = Harness(fake, Limits(cold_wait_seconds=0.0))
+    plan = harness.plan(Target(TargetKind.SIZE, size_bytes=2 * GIB))
+    assert not any(step.waits for step in plan.steps if step.stage is Stage.COLD_ANON)
+    run = harness.run(plan)
+    assert fake.saveable_bytes <= plan.goal_bytes
+    assert all(step.waited_seconds == 0 for step in run.steps)

@@ -187,6 +187,34 @@ def test_who_is_restored_here_has_its_memory_back_at_once(tmp_path: Path) -> Non
     run(check())
 
 
+def test_the_hook_alone_tells_of_one_that_is_restored(tmp_path: Path) -> None:
+    async def check() -> None:
+        hosts = TwoHosts()
+        guest = prepared_on(hosts.b, hosts)
+        guest.managed_save()
+        async with caring(hosts, tmp_path) as cared:
+            cared.tell(operation=GuestOperation.RESTORE)
+            guest.start()
+            cared.tell()  # the hook has no reason for it
+            await cared.put_back()
+
+    run(check())
+
+
+def test_a_restore_counts_for_the_start_that_follows_and_no_other(tmp_path: Path) -> None:
+    async def check() -> None:
+        hosts = TwoHosts()
+        async with caring(hosts, tmp_path) as cared:
+            prepared_on(hosts.b, hosts)
+            cared.tell(operation=GuestOperation.RESTORE)
+            cared.tell(operation=GuestOperation.RELEASE)  # it has failed
+            cared.tell()
+            await cared.looked()
+            assert hosts.is_small()
+
+    run(check())
+
+
 def test_another_hibprep_is_left_to_its_work(tmp_path: Path) -> None:
     async def check() -> None:
         hosts = TwoHosts()

@@ -91,6 +91,7 @@ def test_errors_of_the_agent(code: int, message: str, kind: type[HibprepError]) 
         (1, "cannot set up guest memory 'pc.ram': Cannot allocate memory", NoRoomError),
         (1, "internal error: Attempt to migrate guest to the same host b", DestinationError),
         (9, "operation failed: migration out job: unexpectedly failed", DestinationError),
+        (1, "unable to execute QEMU command 'migrate-incoming': Failed to bind", DestinationError),
         (78, "operation aborted: migration out job: canceled by client", JobAbortedError),
         (81, "Unsafe migration: Migration without shared storage is unsafe", UnsupportedError),
         (55, "Requested operation is not valid: domain is not running", NotRunningError),
@@ -100,6 +101,26 @@ def test_errors_of_migrations(code: int, message: str, kind: type[HibprepError])
     error = libvirt_errors.of_migration("web", code, message)
     assert type(error) is kind
     assert error.message.startswith("web: ")
+
+
+HOOK = (
+    "Hook script execution failed: internal error: Child process (LC_ALL=C PATH=" + "/bin:" * 200
+    + " /etc/libvirt/hooks/qemu.d/50-hibprep web migrate begin -) unexpected exit status 1: "
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("hibprep: not prepared:\n try again\n", "hibprep: not prepared: try again"),
+        ("", "exit code 1"),
+    ],
+)
+def test_what_a_hook_there_has_said_is_what_counts(said: str, shown: str) -> None:
+    error = libvirt_errors.of_migration("web", 70, HOOK + said)
+    assert type(error) is DestinationError
+    assert error.message == f"web: a hook of libvirt on the destination refused it: {shown}"
+    assert "/etc/libvirt/hooks" in error.remedy
 
 
 def test_errors_are_one_line_with_a_remedy() -> None:

@@ -17,6 +17,7 @@ from hibprep.guests.errors import (
     NoRoomError,
     NoSuchDomainError,
     NotRunningError,
+    UnsupportedError,
 )
 from hibprep.guests.hardware import Hardware
 from hibprep.guests.migrate import MigrateWish, migrate
@@ -26,7 +27,7 @@ from hibprep.guests.prepare import Options
 from hibprep.guests.progress import Part
 from hibprep.guests.undo import UndoEnding, undo_all
 from hibprep.model import Ending
-from tests.fakes.libvirt_host import FakeDomain, Faults, Killed
+from tests.fakes.libvirt_host import FakeDomain, FakeHost, Faults, Killed
 from tests.fakes.libvirt_inside import AgentMood
 from tests.fakes.libvirt_memory import MIB
 from tests.waiting import until
@@ -365,6 +366,23 @@ def test_post_copy_begins_after_a_pass_and_is_not_aborted() -> None:
     assert "abort_job" not in hosts.faults.names
     assert report.where is Where.DESTINATION
     assert report.exit_code is ExitCode.DONE
+    hosts.assert_as_before()
+    # the destination knows nothing of it, and the source has told
+    assert report.job.operation is Operation.MIGRATION_OUT
+    assert report.job.memory_processed_bytes > 0
+    assert hosts.a.listeners == []
+
+
+def test_a_host_that_tells_no_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    def watch(_host: FakeHost, _on_event: object) -> object:
+        raise UnsupportedError("no events here")
+
+    monkeypatch.setattr(FakeHost, "watch", watch)
+    hosts = TwoHosts()
+    hosts.guest()
+    report = moved(hosts, MigrateWish(options=MigrateOptions(postcopy=True)))
+    assert report.exit_code is ExitCode.DONE
+    assert "libvirt tells no statistics of the migration" in report.notes
     hosts.assert_as_before()
 
 

@@ -20,6 +20,7 @@ from hibprep.config import Config
 from hibprep.install import carry, roff
 from hibprep.install import changes as changing
 from hibprep.install.manifest import RESOURCES
+from hibprep.settings_notices import OnSettings
 
 Capture = pytest.CaptureFixture[str]
 
@@ -178,9 +179,10 @@ def test_every_setting_is_in_the_manual() -> None:
     page = plain(generated()["hibprep.toml.5"]).replace(r"\(dq", '"')
     for name, declared in Config.model_fields.items():
         section = declared.alias or name
-        part = page.split(f'.SS "[{section}]"', 1)[1].split(".SS", 1)[0]
-        settings = declared.annotation
+        settings = OnSettings if section == "on" else declared.annotation
         assert settings is not None
+        heading = f"[[{section}]]" if section == "on" else f"[{section}]"
+        part = page.split(f'.SS "{heading}"', 1)[1].split(".SS", 1)[0]
         for key in settings.model_fields:
             assert re.search(rf"^{key} = .+$", part, re.MULTILINE), f"{section}.{key}"
 

@@ -181,9 +181,11 @@ def test_a_port_is_found_in_the_live_description() -> None:
 
 
 def test_each_host_has_its_own_uuid_and_the_shared_folder() -> None:
-    texts = daemon_configuration("some-uuid", [Path("/tmp/a b")])  # noqa: S108 - only text
+    shared = [Path("/tmp/a b")]  # noqa: S108 - only text
+    texts = daemon_configuration("some-uuid", shared, "127.0.0.2")
     assert 'host_uuid = "some-uuid"' in texts["libvirtd.conf"]
     assert 'shared_filesystems = [ "/tmp/a b" ]' in texts["qemu.conf"]
+    assert 'migration_host = "127.0.0.2"' in texts["qemu.conf"]
 
 
 # --- root file systems ----------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from hibprep import metrics as module
 from hibprep.errors import HibprepError, NotPossibleError
 from hibprep.metrics import render, serve, write_textfile
-from hibprep.status import SourceStatus, Status
+from hibprep.status import NoticeStatus, SourceStatus, Status
 from tests.fakes.host import STATUS
 from tests.waiting import GENEROUS_SECONDS
 
@@ -61,6 +61,28 @@ def test_all_of_it() -> None:
 def test_what_is_not_known_has_no_sample() -> None:
     names = {name for name, _ in samples(render(Status()))}
     assert names == {"hibprep_phase", "hibprep_policy_info", "hibprep_written_today_bytes"}
+
+
+def test_notices() -> None:
+    def notice(kind: str, left: float | None, progress: str = "at work") -> NoticeStatus:
+        return NoticeStatus(kind=kind, source="aws", id="1", seconds_left=left, progress=progress)
+
+    status = dataclasses.replace(
+        STATUS,
+        notices_total=6,
+        notices=(
+            notice("stop", 112.5),
+            notice("stop", 14.0, "done"),
+            notice("reboot", 3.0, "withdrawn"),
+            notice("freeze", 0.0, "over"),
+            notice("rebalance", None),
+        ),
+    )
+    read = samples(render(status))
+    assert read[("hibprep_notices_total", ())] == 6
+    left = {labels: value for (name, labels), value in read.items() if "seconds_left" in name}
+    assert left == {(("kind", "stop"), ("source", "aws")): 14.0}
+    assert "hibprep_notices_total" not in render(STATUS)
 
 
 def test_labels_are_escaped() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from hibprep import rates
 from hibprep.kernel.root import KernelRoot
-from hibprep.model import Rates
+from hibprep.model import Ending, Freed, Rates, Report, Stage, StepReport
 from tests.unit import examples
 
 NAMES = [field.name for field in fields(Rates) if field.name != "sources"]
@@ -180,3 +181,79 @@ def test_the_resume_device_is_read_and_never_written(tmp_path: Path) -> None:
     assert found["disk_read_bytes_per_second"][0] > 0
     assert found["disk_write_bytes_per_second"] == found["disk_read_bytes_per_second"]
     assert device.read_bytes() == text
+
+
+# --- learning -------------------------------------------------------------------------------------
+
+GB = 10**9
+
+
+def step(stage: Stage, **changes: Any) -> StepReport:  # noqa: ANN401
+    found = StepReport(
+        stage=stage, scope="whole machine", backend="memcg", asked_bytes=GB, freed=Freed(),
+        seconds=1.0, chunks=1, ending=Ending.DONE, reason="",
+    )  # fmt: skip
+    return replace(found, **changes)
+
+
+def run_of(*steps: StepReport, seconds: float = 12.0) -> Report:
+    return replace(examples.REPORT, steps=steps, seconds=seconds)
+
+
+CACHE = step(Stage.CACHE, freed=Freed(file_bytes=2 * GB), seconds=1.0)
+ANON = step(Stage.ANON, freed=Freed(anon_bytes=GB, swapped_out_bytes=GB), seconds=5.0)
+COLD = step(
+    Stage.COLD_ANON, freed=Freed(anon_bytes=GB, swapped_out_bytes=GB), seconds=25.0,
+    waited_seconds=20.0,
+)  # fmt: skip
+
+
+def test_a_run_tells_how_fast_memory_goes() -> None:
+    found = rates.learnt(run_of(CACHE, COLD, ANON, seconds=32.5), {}, "2026-11-22")
+    assert found == {
+        "drop_bytes_per_second": (2e9, "2026-11-22"),
+        "swap_out_bytes_per_second": (2e8, "2026-11-22"),  # what was waited for is no work
+        "fixed_prepare_seconds": (1.5, "2026-11-22"),
+    }
+    assert set(found) <= set(NAMES)
+
+
+def test_what_was_known_counts_for_as_much() -> None:
+    found = rates.learnt(run_of(CACHE), {"drop_bytes_per_second": (1e9, "2026")}, "2027")
+    assert found["drop_bytes_per_second"] == (1.5e9, "2027")
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (),
+        (step(Stage.CACHE, freed=Freed(file_bytes=1 << 20)),),
+        (step(Stage.ANON, freed=Freed(anon_bytes=GB), seconds=0.0),),
+        # it went to zswap
+        (step(Stage.ANON, freed=Freed(anon_bytes=GB, swapped_out_bytes=GB // 10)),),
+        (step(Stage.SYNC),),
+    ],
+)
+def test_a_run_that_tells_nothing_of_speed_teaches_none(steps: tuple[StepReport, ...]) -> None:
+    found = rates.learnt(run_of(*steps), {}, "2026")
+    assert set(found) <= {"fixed_prepare_seconds"}
+    assert bool(found) is bool(steps)
+
+
+@given(
+    seconds=st.floats(0, 1000),
+    waited=st.floats(0, 1000),
+    amount=st.integers(0, 1 << 45),
+    whole=st.floats(0, 2000),
+)
+def test_whatever_is_learnt_can_be_worked_with(
+    seconds: float, waited: float, amount: int, whole: float
+) -> None:
+    freed = Freed(anon_bytes=amount, file_bytes=amount, swapped_out_bytes=amount)
+    steps = [
+        step(stage, freed=freed, seconds=seconds, waited_seconds=min(seconds, waited))
+        for stage in Stage
+    ]
+    found = rates.learnt(run_of(*steps, seconds=whole), {}, "2026")
+    assert all(0 < value < float("inf") for value, _ in found.values())
+    rates.combine(found, {})

@@ -15,6 +15,7 @@ from hibprep.guests.port import GuestEvent as HostEvent
 from hibprep.guests.record import NAMESPACE
 from hibprep.kernel.root import KernelRoot
 from hibprep.signals.guests import SOCKETS, Guests, GuestsLostError, signal_of
+from tests.fakes.libvirt_host import FakeHost
 from tests.listening import listening, only, until_told
 
 from .moving_guests import TwoHosts
@@ -96,6 +97,19 @@ def test_why_it_cannot_begin(raised: Exception, expected: type[Exception]) -> No
     guests = Guests(KernelRoot("/nowhere"), "fake://b/system", connect)
     with pytest.raises(expected):
         asyncio.run(guests.run(nobody))
+
+
+def test_a_libvirt_that_goes_away_before_it_is_listened_to_is_tried_again_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def watch(_host: FakeHost, _on_event: object) -> object:
+        raise ConnectionFailedError("fake://b/system: connection reset by peer")
+
+    monkeypatch.setattr(FakeHost, "watch", watch)
+    hosts = TwoHosts()
+    with pytest.raises(GuestsLostError, match="connection reset"):
+        asyncio.run(source(hosts).run(nobody))
+    assert hosts.b.closed
 
 
 def test_without_a_libvirt_it_says_what_to_start(tmp_path: Path) -> None:

@@ -9,11 +9,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hibprep.errors import HibprepError
-from hibprep.status import SourceStatus, Status
+from hibprep.status import NoticeStatus, SourceStatus, Status
 from tests.fakes.host import STATUS
 
+NOTICE = NoticeStatus(
+    kind="stop",
+    source="aws",
+    id="stop-1",
+    text="soon",
+    deadline="2026-11-22T14:04:00+00:00",
+    seconds_left=112.5,
+    progress="at work",
+    doing="run",
+    done=("prepare: done",),
+    todo=("hibernate",),
+)
 
-@pytest.mark.parametrize("status", [Status(), STATUS])
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        Status(),
+        STATUS,
+        Status(notices=(NOTICE, NoticeStatus(kind="", source="", id="")), notices_total=2),
+    ],
+)
 def test_it_comes_back_as_it_was(status: Status) -> None:
     assert Status.from_json(status.to_json()) == status
     assert "\n" not in status.to_json()
@@ -52,6 +72,11 @@ def test_another_version(version: object) -> None:
         ("fit_ok", "yes", "fit_ok"),
         ("sources", [{"name": 7}], r"sources\[0\]\.name"),
         ("written_today_bytes", None, "written_today_bytes"),
+        ("notices", [7], r"notices\[0\]"),
+        ("notices", [{"kind": 7}], r"notices\[0\]\.kind"),
+        ("notices", [{"seconds_left": "soon"}], r"notices\[0\]\.seconds_left"),
+        ("notices", [{"done": [1]}], r"notices\[0\]\.done\[0\]"),
+        ("notices_total", 1.5, "notices_total"),
     ],
 )
 def test_a_value_of_another_type(field: str, value: object, place: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -101,10 +101,16 @@ def boot(wheel: Path, tmp_path: Path) -> Iterator[Boot]:
             memory_bytes: int = 2 * GIB,
             swap_bytes: int | None = None,
             config: str = "",
+            qemu_arguments: Sequence[str] = (),
         ) -> Booted:
             image = build(suite, print)
             guest = stack.enter_context(
-                Guest(image, memory_bytes=memory_bytes, swap_bytes=swap_bytes)
+                Guest(
+                    image,
+                    memory_bytes=memory_bytes,
+                    swap_bytes=swap_bytes,
+                    qemu_arguments=qemu_arguments,
+                )
             )
             seconds = guest.start()
             guest.install(wheel)

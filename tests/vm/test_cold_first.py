@@ -89,8 +89,8 @@ def test_within_a_time_the_cold_is_out_and_the_warm_is_in(
     fill_once(machine)
     idle = machine.cycle()
     fuller = calibrate(machine, idle)
-    # on 6.1 under emulation a working set of a tenth of memory alone takes more than the floor does,
-    # and then it cannot stay within twice of it
+    # on 6.1 under emulation a working set of a tenth of memory alone takes more than the floor
+    # does, and then it cannot stay within twice of it
     budget = max(2 * idle.hibernate_seconds, 1.1 * fuller.hibernate_seconds)
     working, bulk = start(machine, together=together)
     working.reset()

@@ -31,7 +31,7 @@ class Reply:
     """An answer of a metadata service; names of headers are in small letters."""
 
     status: int
-    body: bytes
+    body: bytes = field(repr=False)  # it may be a token
     headers: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -8,7 +8,6 @@ address is the provider's documented one, and names go into the Host header alon
 from __future__ import annotations
 
 import ipaddress
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ import urllib3
 
 from hibprep.errors import ConfigError
 from hibprep.signals.cloud.base import AnswerError, NoAnswerError, Reply
+from hibprep.signals.cloud.timed import TimedPool
 
 MOST_BYTES = 256 << 10  # a notice has hundreds, Azure's list of a scale set's may have thousands
 _CHUNK_BYTES = 16 << 10
@@ -50,10 +50,10 @@ def is_allowed(address: str) -> bool:
 
 
 class HttpLink:
-    """The real one. Not to be shared between threads that ask at the same time for longer than a
-    moment: it keeps `connections` open."""
+    """The real one. Any number of threads may ask at the same time; up to `connections` are kept
+    open for the next request."""
 
-    def __init__(self, place: Place, *, connections: int = 2) -> None:
+    def __init__(self, place: Place, *, connections: int = 8) -> None:
         """Raises ConfigError for an address that no metadata service has."""
         if not is_allowed(place.address):
             raise ConfigError(
@@ -62,7 +62,7 @@ class HttpLink:
             )
         self._place = place
         # never urllib3.ProxyManager, and HTTPConnectionPool reads no proxy from the environment
-        self._pool = urllib3.HTTPConnectionPool(
+        self._pool = TimedPool(
             place.address, place.port, maxsize=connections, block=False, retries=False
         )
 
@@ -80,7 +80,6 @@ class HttpLink:
         timeout_seconds: float = 2.0,
     ) -> Reply:
         """See `Link.request`."""
-        until = time.monotonic() + timeout_seconds
         sent = {"Host": self._place.host or self._host(), **(headers or {})}
         try:
             response = self._pool.request(
@@ -93,7 +92,7 @@ class HttpLink:
                 timeout=urllib3.Timeout(total=timeout_seconds),
             )
             try:
-                got = _read(response, until)
+                got = _read(response)
             except BaseException:
                 response.close()  # what is left of it must not be the next answer
                 raise
@@ -113,18 +112,18 @@ class HttpLink:
         return name if self._place.port == 80 else f"{name}:{self._place.port}"  # noqa: PLR2004
 
 
-def _read(response: urllib3.BaseHTTPResponse, until: float) -> bytes:
-    """All of it, of what is short enough. The time-out of a socket counts for each of its reads,
-    and an answer that comes byte by byte has many."""
+def _read(response: urllib3.BaseHTTPResponse) -> bytes:
+    """All of it, of what is short enough."""
     parts: list[bytes] = []
     size = 0
-    while part := response.read1(_CHUNK_BYTES):
-        parts.append(part)
-        size += len(part)
-        if size > MOST_BYTES:
-            raise AnswerError(f"the answer is longer than {MOST_BYTES} bytes")
-        if time.monotonic() > until:
-            raise NoAnswerError("the answer takes too long to come")
+    try:
+        while part := response.read1(_CHUNK_BYTES):
+            parts.append(part)
+            size += len(part)
+            if size > MOST_BYTES:
+                raise AnswerError(f"the answer is longer than {MOST_BYTES} bytes")
+    except (urllib3.exceptions.ProtocolError, urllib3.exceptions.DecodeError):
+        raise AnswerError("the answer is broken off, or is no HTTP") from None
     return b"".join(parts)
 
 
@@ -132,9 +131,9 @@ def date_of(reply: Reply) -> datetime | None:
     """The server's clock, UTC; None where it does not tell, or nothing that is a date."""
     try:
         found = parsedate_to_datetime(reply.headers["date"])
-    except (KeyError, ValueError, TypeError):
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError):
         return None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def text_of(reply: Reply) -> str:
