@@ -38,11 +38,7 @@ _LEAST_RANGE_BYTES = 1 << 20
 _MOST_SCHEMES = 64
 _LEAST_CGROUP_BYTES = 1 << 20
 _MOST_QUOTA_BYTES = 32 << 20  # for every APPLY_US: faster than most disks
-# A commit takes an aggregation, so it is not made for every little, and in the meantime the quota
-# in force is used some times more: what goes to swap goes more slowly the nearer the amount is.
-_QUOTA_STEP = 4
-_QUOTA_SHARE = 4
-_LEAST_QUOTA_BYTES = 4 << 20
+_QUOTA_STEP = 4  # a commit takes an aggregation, so it is not made for every little
 _SETTLING_AGGREGATIONS = 3
 _LOOK_SECONDS = 1.0
 _BUSY_SECONDS = 0.1
@@ -158,7 +154,7 @@ class Damon:
         if stat_runs(self._root):
             self._set_knob(STAT_ENABLED, "N", "DAMON_STAT keeps other users of DAMON from running")
         attributes = Attributes.for_age(step.min_age_seconds)
-        quota = _quota_bytes(step, budget, 0)
+        quota = min(budget.amount_bytes, _MOST_QUOTA_BYTES)
         schemes = pageout.schemes_for(
             anon=step.kind is Kind.ANON,
             least_age=attributes.aggregations(step.min_age_seconds),
@@ -280,8 +276,8 @@ class Damon:
             watch.closing = True
             since = self._clock.monotonic() - watch.first_sent
             return pageout.only_again(watch.schemes, watch.attributes.aggregations(since))
-        quota = _quota_bytes(watch.step, budget, sent_bytes)
-        if quota <= watch.quota_bytes // 2 or quota >= _QUOTA_STEP * watch.quota_bytes:
+        quota = min(budget.amount_bytes, _MOST_QUOTA_BYTES)
+        if quota < watch.quota_bytes or quota >= _QUOTA_STEP * watch.quota_bytes:
             watch.quota_bytes = quota
             return pageout.with_quota(watch.schemes, quota)
         return ()
@@ -298,12 +294,3 @@ class Damon:
         watch.schemes, watch.pending = watch.pending, ()
         # no measure of how much there is to be had in so long: it waits for an aggregation to end
         return Outcome(Status.WAIT, "")
-
-
-def _quota_bytes(step: Step, budget: Budget, sent_bytes: int) -> int:
-    """How much may go before it is looked at again."""
-    quota = min(budget.amount_bytes, _MOST_QUOTA_BYTES)
-    if step.kind is Kind.ANON:
-        left = max(0, step.amount_bytes - sent_bytes)
-        quota = min(quota, max(_LEAST_QUOTA_BYTES, left // _QUOTA_SHARE))
-    return quota
