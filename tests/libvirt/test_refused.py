@@ -5,8 +5,8 @@ no guest left small."""
 from __future__ import annotations
 
 import os
-import resource
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,12 +101,18 @@ def little_memory(host: RigHost) -> Iterator[None]:
     status = Path(f"/proc/{host.pid}/status").read_text()
     (size,) = (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmSize:"))
     limit = (size << 10) + 256 * MIB
-    before = resource.prlimit(host.pid, resource.RLIMIT_AS)
-    resource.prlimit(host.pid, resource.RLIMIT_AS, (limit, before[1]))
+    _limit(host, str(limit))
     try:
         yield
     finally:
-        resource.prlimit(host.pid, resource.RLIMIT_AS, before)
+        _limit(host, "unlimited")
+
+
+def _limit(host: RigHost, address_space: str) -> None:
+    """By its own user: root of a container may lack CAP_SYS_RESOURCE (prlimit(2))."""
+    owner = Path(f"/proc/{host.pid}").stat()
+    command = ["prlimit", f"--pid={host.pid}", f"--as={address_space}:unlimited"]
+    subprocess.run(command, user=owner.st_uid, group=owner.st_gid, extra_groups=(), check=True)
 
 
 def test_a_guest_in_huge_pages_is_moved_as_it_is(new_bare_guest: NewBareGuest, rig: Rig) -> None:
