@@ -70,7 +70,7 @@ def test_life_cycle_decides_what_is_looked_at(
 ) -> None:
     server.tell(at.LIFE_CYCLE, life_cycle)
     names = [each.name for each in cloud.watches()]
-    always = [at.TARGET, at.SCHEDULED]
+    always = [at.TARGET, at.SCHEDULED, at.CONFIGURED]
     assert names == ([at.ACTION, at.REBALANCE, *always] if spot else always)
 
 
@@ -85,7 +85,7 @@ def test_nothing_is_announced(server: AwsServer, cloud: Aws) -> None:
     for each in cloud.watches():
         look = each.look()
         assert look.notices == ()
-        assert "nothing is announced" in look.words
+        assert "nothing is announced" in look.words or each.name == at.CONFIGURED
         assert look.now is not None
     assert server.tokens_asked() == 1
 
@@ -290,13 +290,17 @@ def test_target_state(server: AwsServer, cloud: Aws, state: str, kind: NoticeKin
 
 
 @pytest.mark.parametrize(
-    ("answer", "configured"), [(text("true"), True), (text("false"), False), (at.XHTML_404, None)]
+    ("answer", "words"),
+    [
+        (text("true"), "200: launched with hibernation"),
+        (text("false"), "200: launched without hibernation"),
+        (at.XHTML_404, "404: it is not told"),
+    ],
 )
-def test_hibernation_configured(
-    server: AwsServer, cloud: Aws, answer: Answer, *, configured: bool | None
-) -> None:
+def test_hibernation_configured(server: AwsServer, cloud: Aws, answer: Answer, words: str) -> None:
     server.tell(at.CONFIGURED, answer)
-    assert cloud.hibernation_configured() is configured
+    look = watch(cloud, at.CONFIGURED).look()
+    assert (look.words, look.notices) == (words, ())
 
 
 def test_nothing_is_acknowledged(cloud: Aws) -> None:
@@ -383,13 +387,13 @@ def test_a_token_that_holds_for_a_short_time_is_used_for_most_of_it(
 def test_all_watches_share_one_token(server: AwsServer, cloud: Aws) -> None:
     places = cloud.watches()
     for times in (1, 2, 3):
-        together = threading.Barrier(8)
+        together = threading.Barrier(2 * len(places))
 
         def look(place: Watch, together: threading.Barrier = together) -> Look:
             together.wait(timeout=30)
             return place.look()
 
-        with ThreadPoolExecutor(8) as pool:
+        with ThreadPoolExecutor(2 * len(places)) as pool:
             looks = list(pool.map(look, [*places, *places]))
         assert all(each.notices == () for each in looks)
         assert server.tokens_asked() == times
@@ -560,7 +564,7 @@ def test_a_service_that_appears_after_a_while() -> None:
         with pytest.raises(NoAnswerError):
             cloud.watches()
         server.appear()
-        assert len(cloud.watches()) == 4
+        assert len(cloud.watches()) == 5
         link.close()
 
 

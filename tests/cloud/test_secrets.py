@@ -72,7 +72,7 @@ def test_no_token_and_no_answer_is_ever_to_be_read(
     read = [said(cloud.watches)]
     server.interrupt("terminate", datetime(2026, 3, 1, tzinfo=UTC))
     places = cloud.watches()
-    asks: list[Callable[[], object]] = [cloud.watches, cloud.hibernation_configured]
+    asks: list[Callable[[], object]] = [cloud.watches]
     asks += [place.look for place in places]
     for ask in asks:
         for trouble in TROUBLES:

@@ -27,6 +27,7 @@ SPOT_PAUSE_SECONDS = 5.0
 # a life-cycle hook waits for an hour by default; a maintenance is announced days before
 GROUP_PAUSE_SECONDS = 15.0
 MAINTENANCE_PAUSE_SECONDS = 60.0
+CONFIGURED_PAUSE_SECONDS = 3600.0  # it is decided at the launch
 # A maintenance is told of as a notice so long before, as Azure has it: what is done on a notice is
 # done at once, and would be undone, or in the way, for two weeks.
 MAINTENANCE_LEAD_SECONDS = 900.0
@@ -71,6 +72,7 @@ class Aws:
                 awsforms.scheduled,
                 lead_seconds=MAINTENANCE_LEAD_SECONDS,
             ),
+            _Configured(self._data),
         ]
 
     def _of_spot(self) -> tuple[Watch, ...]:
@@ -84,14 +86,6 @@ class Aws:
                 made_ids=True,
             ),
         )
-
-    def hibernation_configured(self) -> bool | None:
-        """Whether the instance was launched with hibernation; None when it is not told. Raises
-        NoAnswerError, AnswerError and NotHereError."""
-        reply = self._data.item("hibernation/configured")
-        if reply.status == HTTPStatus.NOT_FOUND:
-            return None
-        return awsforms.yes_or_no(text_of(reply))
 
     def acknowledge(self, notice: Notice) -> None:
         """See `Provider.acknowledge`."""
@@ -186,6 +180,25 @@ class _Item:
             return notices
         ids = {notice.kind: notice.id for notice in self._before}
         return tuple(replace(notice, id=ids.get(notice.kind, notice.id)) for notice in notices)
+
+
+class _Configured:
+    """Whether the instance was launched with hibernation: for people; it is no notice."""
+
+    name = "hibernation/configured"
+    pause_seconds = CONFIGURED_PAUSE_SECONDS
+
+    def __init__(self, data: _Data) -> None:
+        self._data = data
+
+    def look(self) -> Look:
+        """See `Watch.look`."""
+        reply = self._data.item(self.name)
+        words = "404: it is not told"
+        if reply.status != HTTPStatus.NOT_FOUND:
+            how = "with" if awsforms.yes_or_no(text_of(reply)) else "without"
+            words = f"200: launched {how} hibernation"
+        return Look(now=date_of(reply), words=words)
 
 
 def _words(told: awsforms.Told, soon: tuple[Notice, ...]) -> str:
