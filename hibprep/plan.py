@@ -178,12 +178,12 @@ def _steps(
     notes: list[Limit],
 ) -> tuple[Step, ...]:
     need = max(0, predict.saveable_pages(snapshot) * snapshot.page_size - goal)
-    wants = {
-        Stage.SYNC: supply.dirty,
-        Stage.CACHE: min(need, supply.cache),
-    }
+    # what no stage may take is not counted on: those that come after it have to make up for it
+    cache = supply.cache if Stage.CACHE in limits.stages else 0
+    slab = supply.slab if Stage.SLAB in limits.stages else 0
+    wants = {Stage.SYNC: supply.dirty, Stage.CACHE: min(need, cache)}
     rest = need - wants[Stage.CACHE]
-    wants[Stage.SLAB] = min(rest, supply.slab)
+    wants[Stage.SLAB] = min(rest, slab)
     if not snapshot.rules.of(Stage.SLAB).is_something:
         rest -= wants[Stage.SLAB]
     ageable = min(supply.by_age, supply.budget)

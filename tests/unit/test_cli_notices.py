@@ -184,6 +184,7 @@ def test_the_provider_itself(aws: AwsServer, capsys: Capture) -> None:
     assert shown["provider"] == "aws"
     assert {each["name"] for each in shown["watches"]} == {
         ACTION, REBALANCE, "autoscaling/target-lifecycle-state", "events/maintenance/scheduled",
+        "hibernation/configured",
     }  # fmt: skip
     assert all(each["words"] and each["at"] for each in shown["watches"])
     assert [(each["kind"], each["deadline"]) for each in shown["notices"]] == [

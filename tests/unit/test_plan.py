@@ -634,3 +634,9 @@ def test_every_amount_is_planned_or_refused_with_a_reason(
                 assert plan.swap_budget_bytes > 0
         nothing_there = not snapshot.memory.anon_lru_bytes
         assert plan.steps or plan.limits or nothing_there
+
+
+def test_anonymous_memory_makes_up_for_cache_that_no_stage_may_take() -> None:
+    """Of two stages the first one's share was once left out also where it was not to be used."""
+    plan = make(machine(), TargetKind.SIZE, Limits(stages=(Stage.ANON,)), size_bytes=3 * GIB)
+    assert plan.after.saveable_bytes <= plan.goal_bytes
