@@ -178,14 +178,18 @@ def _steps(
     notes: list[Limit],
 ) -> tuple[Step, ...]:
     need = max(0, predict.saveable_pages(snapshot) * snapshot.page_size - goal)
-    # what no stage may take is not counted on: those that come after it have to make up for it
-    cache = supply.cache if Stage.CACHE in limits.stages else 0
-    slab = supply.slab if Stage.SLAB in limits.stages else 0
-    wants = {Stage.SYNC: supply.dirty, Stage.CACHE: min(need, cache)}
-    rest = need - wants[Stage.CACHE]
-    wants[Stage.SLAB] = min(rest, slab)
-    if not snapshot.rules.of(Stage.SLAB).is_something:
-        rest -= wants[Stage.SLAB]
+
+    def goes(stage: Stage) -> int:
+        """What is not going to be taken is not counted on: the stages after it make up for it."""
+        if stage not in limits.stages:
+            return 0
+        known = choose(stage, snapshot, capabilities, limits, notes=[])
+        return 0 if known is None else wants[stage]
+
+    wants = {Stage.SYNC: supply.dirty, Stage.CACHE: min(need, supply.cache)}
+    rest = need - goes(Stage.CACHE)
+    wants[Stage.SLAB] = min(rest, supply.slab)
+    rest -= goes(Stage.SLAB)
     ageable = min(supply.by_age, supply.budget)
     cold = coldfirst.parts_of(
         snapshot,

@@ -396,8 +396,7 @@ def test_on_any_machine_it_is_no_worse_than_nothing_and_over_in_time(
     if verdict.target is not None:
         plan = planning.make(snapshot, found, verdict.target, verdict.limits, rates)
         assert plan.steps
-        # a plan counts on stages that have no back-end, and then falls short of its goal
-        if verdict.fits and all(each.available for each in found.values()):
+        if verdict.fits:
             assert plan.after.saveable_bytes == pytest.approx(
                 saveable_bytes(snapshot) - verdict.prepare_bytes,
                 abs=planning.headroom_bytes(snapshot) + 8 * PAGE,

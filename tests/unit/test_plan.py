@@ -640,3 +640,7 @@ def test_anonymous_memory_makes_up_for_cache_that_no_stage_may_take() -> None:
     """Of two stages the first one's share was once left out also where it was not to be used."""
     plan = make(machine(), TargetKind.SIZE, Limits(stages=(Stage.ANON,)), size_bytes=3 * GIB)
     assert plan.after.saveable_bytes <= plan.goal_bytes
+    # nor where no back-end is there for slab
+    plan = make(machine(), TargetKind.SIZE, found=able(BackendName.MEMCG), size_bytes=3 * GIB)
+    assert "stage-slab" in names(plan)
+    assert plan.after.saveable_bytes <= plan.goal_bytes
