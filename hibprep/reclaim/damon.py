@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hibprep.clock import Clock
 from hibprep.damon import pageout
@@ -64,6 +64,8 @@ class _Watch:
     looked: float = 0.0
     moved: float = 0.0  # when something last moved
     applied_bytes: int = 0
+    counted_bytes: int = 0  # as the kernel's counter said when it was looked at last
+    untold_bytes: int = 0  # counted, and not told yet
     last_sent_pages: int = 0
     first_sent: float | None = None
     closing: bool = False
@@ -125,8 +127,8 @@ class Damon:
             return Outcome(Status.STOPPED)
         try:
             if self._watch is None or self._watch.step != step:
-                return self._start(step, budget)
-            return self._go_on(self._watch, budget, stop)
+                return self._told(self._start(step, budget))
+            return self._told(self._go_on(self._watch, budget, stop))
         except HibprepError as error:
             return Outcome(Status.FAILED, str(error))
 
@@ -214,6 +216,16 @@ class Damon:
         left = watch.begin + self._least_seconds(watch) - self._clock.monotonic()
         return Outcome(Status.WAIT, "watching what is accessed", wait_seconds=max(0.0, left))
 
+    def _told(self, outcome: Outcome) -> Outcome:
+        """With what the kdamond has freed since, for files. It works on between two chunks, too, and
+        what else comes and goes in the cache would hide it from who measures. Anonymous memory is
+        counted when it has left the swap cache, which is too late to end by."""
+        watch = self._watch
+        if watch is None or watch.step.kind is not Kind.FILE:
+            return outcome
+        told, watch.untold_bytes = watch.untold_bytes, 0
+        return replace(outcome, counted_bytes=told)
+
     # --- working --------------------------------------------------------------------------------
 
     def _go_on(self, watch: _Watch, budget: Budget, stop: Stop) -> Outcome:
@@ -242,6 +254,10 @@ class Damon:
         if result.errno not in (0, errno.EBUSY):
             return failed(damon_sysfs.STATE, result.errno)
         stats = self._kdamond.stats(len(watch.schemes))
+        gained = stats.applied_bytes - watch.counted_bytes
+        # should a commit have made the schemes anew, their statistics began with it
+        watch.untold_bytes += gained if gained >= 0 else stats.applied_bytes
+        watch.counted_bytes = stats.applied_bytes
         sent = read_vmstat(self._root).pswpout
         least = _NOTICEABLE_PAGES * pageout.PAGE
         if watch.first_sent is None and sent > watch.sent_pages:

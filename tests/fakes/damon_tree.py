@@ -219,22 +219,28 @@ class FakeDamonTree:
             window = int(of[f"{start}/quotas/reset_interval_ms"]) / 1000
             windows = max(1, int((now - max(begin, newest)) / window)) if window else 1
             left = windows * int(of[f"{start}/quotas/bytes"]) or self.machine.total_bytes
-            for group in self._groups(of, start):
-                size = self.machine.page_out_idle(group.path, age, left, alone=True)
+            files, groups = self._groups(of, start)
+            for group in groups:
+                if files:
+                    size = min(group.file_bytes, left)
+                    group.file_bytes -= size
+                else:
+                    size = self.machine.page_out_idle(group.path, age, left, alone=True)
                 left -= size
                 self.paged_out[group.path] = self.paged_out.get(group.path, 0) + size
                 self._applied[number] = self._applied.get(number, 0) + size
 
-    def _groups(self, of: dict[str, str], scheme: str) -> list[FakeCgroup]:
-        """The cgroups whose anonymous memory no filter leaves out."""
+    def _groups(self, of: dict[str, str], scheme: str) -> tuple[bool, list[FakeCgroup]]:
+        """Whether files are what the filters leave, else anonymous memory, and of which cgroups."""
+        files = False
         filters = "ops_filters" if self.machine.kernel >= (6, 15) else "filters"
         found = list(self.machine.by_path.values())
         for number in range(int(of[f"{scheme}/{filters}/nr_filters"])):
             each = f"{scheme}/{filters}/{number}"
             matching = of[f"{each}/matching"] == "Y"
             if of[f"{each}/type"] == "anon":
-                found = found if not matching else []
+                files = matching
             else:
                 memcg = of[f"{each}/memcg_path"]
                 found = [group for group in found if (group.path == memcg) is not matching]
-        return found
+        return files, found
