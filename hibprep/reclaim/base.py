@@ -2,8 +2,8 @@
 """What a back-end is: a way of asking the kernel for one chunk of reclaim, and no policy at all.
 
 How much to take, from whom, when to stop and what it was worth is the executor's business. Return
-codes of reclaim lie (EAGAIN after success, success after nothing), so the executor measures what was
-freed; a back-end's answer says it only where the kernel keeps a counter of that back-end's work.
+codes of reclaim lie (EAGAIN after success, success after nothing), so the executor measures what it
+freed. A back-end says it only where the kernel keeps a counter of that back-end's work alone.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Outcome:
     `note` is for the report, in words. `skipped_bytes` is memory that had to be left alone (only
     back-ends that are told so by the kernel know it). With `knows_its_end` a chunk in which nothing
     moved says nothing about the next one: the back-end tells by itself when there is no more.
-    `counted_bytes` is what a counter of the kernel's that nothing else moves says to have been freed
-    of the step's kind since the chunk before; None where there is no such counter.
+    `counted_bytes` is what has been freed of the step's kind since the chunk before, by a counter of
+    the kernel's that nothing else moves; None where there is none.
     """
 
     status: Status

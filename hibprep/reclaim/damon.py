@@ -217,9 +217,9 @@ class Damon:
         return Outcome(Status.WAIT, "watching what is accessed", wait_seconds=max(0.0, left))
 
     def _told(self, outcome: Outcome) -> Outcome:
-        """With what the kdamond has freed since, for files. It works on between two chunks, too, and
-        what else comes and goes in the cache would hide it from who measures. Anonymous memory is
-        counted when it has left the swap cache, which is too late to end by."""
+        """With what the kdamond has freed since, for files: it works on between two chunks, too,
+        and what else comes and goes in the cache hides it from who measures. Anonymous memory it
+        counts when that has left the swap cache, which is too late to end by."""
         watch = self._watch
         if watch is None or watch.step.kind is not Kind.FILE:
             return outcome
