@@ -25,6 +25,7 @@ MARGIN = 1.15  # what takes longer than its prediction by no more than this stil
 
 # Three agings make known what is cold, one an age; what they bring is worth two more.
 _COLD_WAIT_AGES = 5.0
+_PATIENCE = 0.5  # so much of what a preparation spares is the most that it can come to cost
 _CHEAP = frozenset({Stage.SYNC, Stage.CACHE, Stage.SLAB})
 _HALVINGS = 6
 _LONG_SECONDS = 600.0
@@ -172,7 +173,11 @@ def _verdict(case: Case, way: Outlook, left_seconds: float, keep_seconds: float)
     if way.goal_bytes is not None:
         target, budget = target_for(case.snapshot, way.goal_bytes), case.most_seconds
         if fits and case.hibernates:
-            budget = left_seconds - MARGIN * way.hibernate_seconds
+            # Not done by the time that it was to be done by, it goes on for as long as it may yet
+            # be faster than writing the same to the image.
+            spared = nothing.hibernate_seconds - way.hibernate_seconds
+            promised = left_seconds - MARGIN * way.hibernate_seconds
+            budget = min(left_seconds, max(promised, _PATIENCE * spared))
     gone = case.saveable_bytes - way.saveable_bytes
     left = f"{_time(left_seconds)} are left"
     if keep_seconds:

@@ -95,7 +95,8 @@ def learnt(
 ) -> dict[str, tuple[float, str]]:
     """What a run tells of the speed of preparing; empty when it tells nothing. Pure.
 
-    What was known before counts for as much: how fast memory goes depends on what is in it, too.
+    How fast memory goes depends on what is in it, too, and a deadline that was promised with too
+    good a speed is missed: slower than was known counts at once, faster counts half.
     """
     found = {}
     anon = [
@@ -116,7 +117,11 @@ def learnt(
     if report.steps:
         beside = report.seconds - sum(step.seconds for step in report.steps)
         found["fixed_prepare_seconds"] = max(_LEAST_SECONDS, beside)
-    return {
-        name: (value if name not in known else (value + known[name][0]) / 2, when)
-        for name, value in found.items()
-    }
+    return {name: (_careful(name, value, known), when) for name, value in found.items()}
+
+
+def _careful(name: str, value: float, known: Mapping[str, tuple[float, str]]) -> float:
+    if name not in known:
+        return value
+    mean = (value + known[name][0]) / 2
+    return max(value, mean) if name.endswith("_seconds") else min(value, mean)

@@ -218,9 +218,16 @@ def test_a_run_tells_how_fast_memory_goes() -> None:
     assert set(found) <= set(NAMES)
 
 
-def test_what_was_known_counts_for_as_much() -> None:
-    found = rates.learnt(run_of(CACHE), {"drop_bytes_per_second": (1e9, "2026")}, "2027")
-    assert found["drop_bytes_per_second"] == (1.5e9, "2027")
+@pytest.mark.parametrize(("known", "learnt"), [(1e9, 1.5e9), (4e9, 2e9)])
+def test_slower_counts_at_once_and_faster_half(known: float, learnt: float) -> None:
+    found = rates.learnt(run_of(CACHE), {"drop_bytes_per_second": (known, "2026")}, "2027")
+    assert found["drop_bytes_per_second"] == (learnt, "2027")
+
+
+@pytest.mark.parametrize(("known", "learnt"), [(1.0, 2.0), (4.0, 3.0)])
+def test_what_takes_longer_beside_the_steps_counts_at_once(known: float, learnt: float) -> None:
+    found = rates.learnt(run_of(CACHE, seconds=3.0), {"fixed_prepare_seconds": (known, "")}, "2027")
+    assert found["fixed_prepare_seconds"] == (learnt, "2027")
 
 
 @pytest.mark.parametrize(
