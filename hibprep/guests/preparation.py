@@ -36,7 +36,7 @@ Tell = Callable[[GuestProgress], None]
 
 _LEAST_GAIN_BYTES = 16 << 20  # less is not worth a guest with less memory
 # beside free page reporting, the balloon is worth its undo only where it gains this much
-_BALLOON_TOO_SHARE = 0.15
+_BALLOON_TOO_SHARE = 0.10
 # Of the time that the sending is spared the rest is for the balloon or the reporting
 _GUESTS_SHARE = 0.7
 _LEAST_GUEST_SECONDS = 3.0  # to start a program that drops the caches
@@ -175,12 +175,15 @@ class Preparation:
         return Ending.DONE, "free page reporting gave back what the guest had freed"
 
     def _balloon_gains_more(self, stats: MemoryStats) -> bool:
-        content = self._domain.content_bytes()
-        with_balloon = self._prepared(stats, Discard.BALLOON, content, trimmed=self._trimmed)
-        if with_balloon is None:
+        """Of what is free the balloon takes all but the reserve, blocks that are too small to be
+        reported too; what these still hold would be sent."""
+        if not stats.unused_bytes:
             return False
-        now = self._as_it_is(stats, content).sent_bytes
-        return with_balloon.sent_bytes < (1 - _BALLOON_TOO_SHARE) * now - _LEAST_GAIN_BYTES
+        sent = self._as_it_is(stats, self._domain.content_bytes()).sent_bytes
+        stale = sent - (stats.actual_bytes - stats.unused_bytes)
+        taken = stats.actual_bytes - target_bytes(stats, self._options.reserve)
+        gain = stale * min(1.0, taken / stats.unused_bytes)
+        return gain > max(_LEAST_GAIN_BYTES, _BALLOON_TOO_SHARE * sent)
 
     # the balloon
 
