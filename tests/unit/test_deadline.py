@@ -423,11 +423,12 @@ def test_a_preparation_that_is_slower_than_believed_costs_less_than_it_was_to_sp
     snapshot: Snapshot, rates: Rates, seconds: float, slower: float, patience: float
 ) -> None:
     verdict = by(snapshot, seconds, rates)
-    changes = {
-        "drop_bytes_per_second": rates.drop_bytes_per_second / slower,
-        "swap_out_bytes_per_second": rates.swap_out_bytes_per_second / slower,
-    }
-    happened = lived(snapshot, verdict, replace(rates, **changes), patience=patience)
+    really = replace(
+        rates,
+        drop_bytes_per_second=rates.drop_bytes_per_second / slower,
+        swap_out_bytes_per_second=rates.swap_out_bytes_per_second / slower,
+    )
+    happened = lived(snapshot, verdict, really, patience=patience)
     spared = verdict.hibernate_seconds_now - verdict.hibernate_seconds_after
     late = happened.total_seconds - seconds
     if verdict.fits and verdict.target is not None:
