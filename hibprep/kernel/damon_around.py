@@ -15,6 +15,7 @@ from hibprep.damon.state import Holder, ReclaimState, Surroundings
 from hibprep.errors import KernelFileError
 from hibprep.kernel.damon_reclaim import committed_inputs
 from hibprep.kernel.meminfo import read_meminfo
+from hibprep.kernel.patience import patiently
 from hibprep.kernel.process import start_time
 from hibprep.kernel.root import KernelRoot
 
@@ -55,8 +56,8 @@ def holders(root: KernelRoot) -> tuple[Holder, ...]:
     ]
     for name in root.subdirectories(KDAMONDS):
         directory = f"{KDAMONDS}/{name}"
-        if (root.try_read(f"{directory}/state") or "").strip() == "on":
-            pid = _number(root, f"{directory}/pid")
+        if (patiently(root.try_read, f"{directory}/state") or "").strip() == "on":
+            pid = patiently(_number, root, f"{directory}/pid")
             found.append(Holder(f"kdamond {name} of {KDAMONDS}", pid=pid))
     return tuple(found)
 

@@ -20,6 +20,7 @@ from hibprep.damon.pageout import Attributes, Scheme
 from hibprep.errors import KernelFileError, KernelFileMissing, NotPossibleError
 from hibprep.kernel.durable import replace_durably
 from hibprep.kernel.knobs import BOOT_ID
+from hibprep.kernel.patience import patiently
 from hibprep.kernel.process import start_time
 from hibprep.kernel.root import KernelRoot, translate
 
@@ -53,7 +54,7 @@ def refusal(root: KernelRoot) -> str:
     if not root.writable(_NR):
         return f"{_NR} cannot be written: be root, with /sys not mounted read-only"
     try:
-        count = root.read(_NR).strip()
+        count = patiently(root.read, _NR).strip()
     except KernelFileError as error:
         return str(error)
     if count != "0":
@@ -86,7 +87,7 @@ class Kdamond:
         self._record()
         try:
             self._make(attributes, ranges, schemes)
-            self._root.write(STATE, "on")
+            patiently(self._root.write, STATE, "on")
         except KernelFileError:
             self.take_away()
             raise
@@ -101,7 +102,7 @@ class Kdamond:
         """Whether it is still the one that was made, and runs."""
         if not _is_marked(self._root, self._mark):
             return False
-        return (self._root.try_read(STATE) or "").strip() == "on"
+        return (patiently(self._root.try_read, STATE) or "").strip() == "on"
 
     def stats(self, schemes: int) -> Stats:
         """As last asked for by writing "update_schemes_stats" to `STATE`."""
@@ -122,7 +123,9 @@ class Kdamond:
     def _make(
         self, attributes: Attributes, ranges: Sequence[Range], schemes: Sequence[Scheme]
     ) -> None:
-        write = self._root.write
+        def write(path: str, text: str) -> None:
+            patiently(self._root.write, path, text)
+
         write(_NR, "1")
         write(f"{KDAMONDS}/0/contexts/nr_contexts", "1")
         write(f"{_SCHEMES}/nr_schemes", str(len(schemes)))
@@ -146,7 +149,8 @@ class Kdamond:
         for name in ("ops_filters", "filters"):
             if not self._root.is_dir(f"{directory}/{name}"):
                 continue
-            self._root.write(f"{directory}/{name}/nr_filters", str(len(scheme.filters)))
+            number_of = f"{directory}/{name}/nr_filters"
+            patiently(self._root.write, number_of, str(len(scheme.filters)))
             for number, each in enumerate(scheme.filters):
                 place = f"{directory}/{name}/{number}"
                 for file, text in each.files():
@@ -194,13 +198,13 @@ def recover(root: KernelRoot, *, processes: KernelRoot | None = None) -> list[st
 
 def _take_away(root: KernelRoot, mark: int) -> list[str]:
     try:
-        count = root.read(_NR).strip()
+        count = patiently(root.read, _NR).strip()
         if count == "1" and _is_marked(root, mark):
-            if root.read(STATE).strip() == "on":
-                root.write(STATE, "off")
-            root.write(_NR, "0")
+            if patiently(root.read, STATE).strip() == "on":
+                patiently(root.write, STATE, "off")
+            patiently(root.write, _NR, "0")
         elif count == "1" and _is_bare(root):
-            root.write(_NR, "0")
+            patiently(root.write, _NR, "0")
         elif count != "0":
             _forget(root)
             return [f"{KDAMONDS} is somebody else's now, and left as it is"]
@@ -219,9 +223,9 @@ def _is_marked(root: KernelRoot, mark: int) -> bool:
 
 def _is_bare(root: KernelRoot) -> bool:
     """Whether it has no scheme yet, and does not run: what there is of ours before it is marked."""
-    if (root.try_read(STATE) or "").strip() != "off":
+    if (patiently(root.try_read, STATE) or "").strip() != "off":
         return False
-    schemes = (root.try_read(f"{_SCHEMES}/nr_schemes") or "0").strip()
+    schemes = (patiently(root.try_read, f"{_SCHEMES}/nr_schemes") or "0").strip()
     return schemes == "0" or (root.try_read(_MARK) or "0").strip() == "0"
 
 

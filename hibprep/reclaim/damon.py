@@ -64,12 +64,25 @@ class _Watch:
     looked: float = 0.0
     moved: float = 0.0  # when something last moved
     applied_bytes: int = 0
+    tried_bytes: int = 0
     counted_bytes: int = 0  # as the kernel's counter said when it was looked at last
     untold_bytes: int = 0  # counted, and not told yet
     last_sent_pages: int = 0
     first_sent: float | None = None
     closing: bool = False
     pending: tuple[Scheme, ...] = ()  # to be committed
+
+    @property
+    def sent_bytes(self) -> int:
+        """What went to swap."""
+        return (self.last_sent_pages - self.sent_pages) * pageout.PAGE
+
+    @property
+    def passed_over(self) -> float:
+        """How many times as much was tried as went: of others, of the other kind, or not old. With
+        a quota of no more than what is still to go, the last of it would take many passes."""
+        went = max(self.counted_bytes, self.sent_bytes, pageout.PAGE)
+        return max(1.0, self.tried_bytes / went)
 
     @property
     def pass_seconds(self) -> float:
@@ -251,13 +264,15 @@ class Damon:
         result = self._worker.write(damon_sysfs.STATE, "update_schemes_stats", stop)
         if result.stopped:
             return Outcome(Status.STOPPED)
-        if result.errno not in (0, errno.EBUSY):
+        if result.errno == errno.EBUSY:  # what it did is asked for again with the next chunk
+            return None
+        if result.errno:
             return failed(damon_sysfs.STATE, result.errno)
         stats = self._kdamond.stats(len(watch.schemes))
         gained = stats.applied_bytes - watch.counted_bytes
         # should a commit have made the schemes anew, their statistics began with it
         watch.untold_bytes += gained if gained >= 0 else stats.applied_bytes
-        watch.counted_bytes = stats.applied_bytes
+        watch.counted_bytes, watch.tried_bytes = stats.applied_bytes, stats.tried_bytes
         sent = read_vmstat(self._root).pswpout
         least = _NOTICEABLE_PAGES * pageout.PAGE
         if watch.first_sent is None and sent > watch.sent_pages:
@@ -286,13 +301,12 @@ class Damon:
 
     def _wanted(self, watch: _Watch, budget: Budget) -> tuple[Scheme, ...]:
         """Other schemes than those in force; none when there is no need for them."""
-        sent_bytes = (watch.last_sent_pages - watch.sent_pages) * pageout.PAGE
-        if not watch.closing and watch.first_sent and sent_bytes >= watch.step.amount_bytes:
+        if not watch.closing and watch.first_sent and watch.sent_bytes >= watch.step.amount_bytes:
             # enough is on its way: what was sent is to leave memory, and nothing new is to go
             watch.closing = True
             since = self._clock.monotonic() - watch.first_sent
             return pageout.only_again(watch.schemes, watch.attributes.aggregations(since))
-        quota = min(budget.amount_bytes, _MOST_QUOTA_BYTES)
+        quota = min(int(budget.amount_bytes * watch.passed_over), _MOST_QUOTA_BYTES)
         if quota < watch.quota_bytes or quota >= _QUOTA_STEP * watch.quota_bytes:
             watch.quota_bytes = quota
             return pageout.with_quota(watch.schemes, quota)

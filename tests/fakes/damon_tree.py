@@ -47,6 +47,8 @@ class FakeDamonTree:
         self.modules = modules
         self.values: dict[str, str] = {}
         self.running = False
+        self.contended = False  # every third time the kdamond has the tree's lock
+        self._tried = 0
         self.busy = 0  # so many commands find somebody else looking at the tree
         self.commands: list[str] = []
         self.paged_out: dict[str, int] = {}
@@ -82,6 +84,7 @@ class FakeDamonTree:
         self.values[path] = "0"
 
         def write(text: str) -> None:
+            self._lock()
             if not text.strip().isdigit():
                 raise failure(errno.EINVAL)
             number = int(text)
@@ -103,9 +106,7 @@ class FakeDamonTree:
             del self.values[path]
 
     def _make_kdamonds(self, directory: str) -> None:
-        self.machine.add_file(
-            f"{directory}/state", lambda: "on\n" if self.running else "off\n", self._command
-        )
+        self.machine.add_file(f"{directory}/state", self._state, self._command)
         self.machine.add_file(f"{directory}/pid", lambda: f"{PID if self.running else -1}\n")
         self._count(f"{directory}/contexts", "nr_contexts", self._make_context)
 
@@ -146,7 +147,17 @@ class FakeDamonTree:
 
     # --- commands -------------------------------------------------------------------------------
 
+    def _lock(self) -> None:
+        self._tried += 1
+        if self.contended and self._tried % 3 == 0:
+            raise failure(errno.EBUSY)
+
+    def _state(self) -> str:
+        self._lock()
+        return "on\n" if self.running else "off\n"
+
     def _command(self, text: str) -> None:
+        self._lock()
         word = text.strip()
         self.commands.append(word)
         self.pass_time()

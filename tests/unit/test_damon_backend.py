@@ -274,6 +274,15 @@ def test_somebody_who_looks_at_the_tree_is_waited_for(bench: Bench) -> None:
     assert bench.resident(APP) == bench.resident(DATABASE) == 100 * MIB
 
 
+def test_a_lock_that_the_kdamond_holds_for_a_moment_is_tried_again(bench: Bench) -> None:
+    bench.tree.contended = True
+    run = bench.reclaim(None)
+    assert run.ending in (Ending.DONE, Ending.EXHAUSTED)
+    assert bench.resident(APP) == bench.resident(DATABASE) == 100 * MIB
+    assert bench.backend.close() == []
+    assert bench.left_behind() == []
+
+
 def test_a_stop_leaves_nothing_to_wait_for(bench: Bench) -> None:
     bench.harness.stop.within(40)
     begin = bench.machine.now

@@ -179,7 +179,8 @@ def test_one_cgroup_alone_one_kind_alone_and_no_more_than_was_asked_for(
     until(machine, "[ -e /run/written ]")
     report = machine.hibprep("reclaim", "60M", "--type", "file", *aged, timeout=480, codes=(0, 3))
     print(suite, report["seconds"], report["reason"], report["freed"])
-    assert report["freed"]["file_bytes"] >= 40 * MIB
+    assert report["steps"][0]["ending"] == "done"
+    assert 60 * MIB <= report["freed"]["file_bytes"] <= 120 * MIB
     assert report["freed"]["anon_bytes"] <= 10 * MIB
     assert leftovers(machine) == []
     for each in (asked, left):
