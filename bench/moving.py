@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from bench.desktop import start_daemon
 from bench.lab import Guest, Image, LabError, Workload
 from bench.moves import HAS_HIBPREP, REPORTS, SHARES, Cell, Condition, Load, Sample, Setting
 from bench.pacing import Pace, Paced
 from bench.qmpdomain import QmpDomain, device_arguments
 from hibprep.guests.balloon import Reserve
 from hibprep.guests.estimate import Discard, as_it_is, prepared
-from hibprep.guests.hardware import AGENT_CHANNEL
+from hibprep.guests.hardware import AGENT_CHANNEL, CHANNEL
 from hibprep.guests.means import Means, real_means
 from hibprep.guests.port import MemoryStats
 from hibprep.guests.prepare import Options, prepare
@@ -34,6 +35,7 @@ PREPARE_SECONDS = 240.0  # at most, in an emulated guest
 REPORTED_SECONDS = 30.0
 # QEMU's size in memory is what hibprep's estimate goes by: an emulator's own is not to hide it.
 TRANSLATED_BYTES = 32 * MIB
+ON_REQUEST = '[daemon]\npolicy = "on-request"\n'
 QUIET_SECONDS = 10.0  # how the paced program does alone
 
 _CALM_SECONDS = 120.0  # for what takes a moment on an emulated processor
@@ -51,7 +53,7 @@ _FORETOLD: Mapping[Condition, tuple[Discard, bool]] = MappingProxyType(
 
 def measure_one(image: Image, wheel: Path, number: int, cell: Cell, setting: Setting) -> Sample:
     """A guest of its own, from boot to the comparison of every byte. All guests are alike: hibprep
-    and the guest agent are in each, and used where the condition says so."""
+    (its daemon runs) and the guest agent are in each, and used where the condition says so."""
     cache, cold = (int(share * setting.memory_bytes) // MIB * MIB for share in SHARES[cell.load])
     reporting = cell.condition in REPORTS
     with Guest(
@@ -61,17 +63,24 @@ def measure_one(image: Image, wheel: Path, number: int, cell: Cell, setting: Set
         root_bytes=image.root.stat().st_size + cache + GIB,
         disk_bytes_per_second=setting.disk_bytes_per_second,
         qemu_arguments=device_arguments(reporting=reporting),
-        ports=(AGENT_CHANNEL,),
+        ports=(AGENT_CHANNEL, CHANNEL),
         translated_bytes=TRANSLATED_BYTES,
     ) as guest:
         guest.start()
         guest.install(wheel)
+        start_daemon(guest, ON_REQUEST)
         load = Workload(guest, cold_bytes=cold, read_bytes=cache, slice_name="system.slice")
         load.start()
         paced = Paced(guest) if cell.load is Load.BUSY else None
         guest.run(["sync"], timeout=_CALM_SECONDS, check=True)
         time.sleep(setting.settle_seconds)
-        domain = QmpDomain(guest, reporting=reporting, agent=cell.condition in HAS_HIBPREP)
+        has_hibprep = cell.condition in HAS_HIBPREP
+        domain = QmpDomain(
+            guest,
+            reporting=reporting,
+            agent=has_hibprep,
+            channel=guest.port(CHANNEL) if has_hibprep else None,
+        )
         return _Moving(guest, domain, cell, setting).sample(number, load, paced)
 
 

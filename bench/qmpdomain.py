@@ -7,6 +7,7 @@ host: a migration goes to a program that throws it away, and the guest goes on w
 
 from __future__ import annotations
 
+import socket
 import time
 import uuid
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.agentport import AgentPort
+from bench.channelport import ChannelPort
 from bench.lab import Guest, GuestTimeout, LabError
 from hibprep.guests import port
 from hibprep.guests.errors import ChannelError, NoAgentError, UnsupportedError
@@ -61,8 +63,16 @@ class Sent:
 class QmpDomain:
     """`hibprep.guests.port.Domain`, as far as a guest without libvirt can be one."""
 
-    def __init__(self, guest: Guest, *, reporting: bool, agent: bool = False) -> None:
-        """``agent``: the guest was started with the guest agent's port (`Guest.ports`)."""
+    def __init__(
+        self,
+        guest: Guest,
+        *,
+        reporting: bool,
+        agent: bool = False,
+        channel: socket.socket | None = None,
+    ) -> None:
+        """``agent``: the guest was started with the guest agent's port (`Guest.ports`).
+        ``channel``: the host's end of hibprep's own."""
         self._guest = guest
         self._metadata: dict[str, str] = {}
         self._agent = AgentPort(guest.port(AGENT_CHANNEL)) if agent else None
@@ -71,8 +81,10 @@ class QmpDomain:
             free_page_reporting=reporting,
             agent=agent,
             agent_connected=agent,
+            channel=channel is not None,
             emulated=guest.accelerator.startswith("tcg"),
         )
+        self._channel = None if channel is None else ChannelPort(channel)
         self._uuid = str(uuid.uuid4())
 
     @property
@@ -147,8 +159,10 @@ class QmpDomain:
         return self._agent.ask(command, arguments, timeout_seconds)
 
     def open_channel(self, name: str) -> port.Channel:
-        """The bench's guests have none."""
-        raise ChannelError(f"this guest was started without {name}")
+        """The host's end of hibprep's own port."""
+        if self._channel is None:
+            raise ChannelError(f"this guest has no port {name}")
+        return self._channel
 
     # moving
 
@@ -176,12 +190,6 @@ class QmpDomain:
     def start_postcopy(self) -> None:
         """There is nobody to fetch pages."""
         raise UnsupportedError("a migration of the bench goes nowhere")
-
-    def set_migrate_downtime(self, seconds: float) -> None:
-        """The longest that the guest may stand still."""
-        self._guest.monitor(
-            "migrate-set-parameters", **{"downtime-limit": max(1, round(seconds * 1000))}
-        )
 
     def set_migrate_bandwidth(self, bytes_per_second: int) -> None:
         """Of the migrations to come."""

@@ -46,7 +46,7 @@ class Hardware:
         more: list[str] = []
         for number, (name, descriptor) in enumerate((ports or {}).items()):
             more += ["-chardev", f"socket,id=port{number},fd={descriptor}"]
-            more += ["-device", f"virtserialport,chardev=port{number},name={name}"]
+            more += ["-device", f"virtserialport,id=port{number},chardev=port{number},name={name}"]
         disks: list[str] = []
         for disk in (self.root_disk, self.swap_disk):
             if disk is not None:

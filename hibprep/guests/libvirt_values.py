@@ -157,27 +157,24 @@ def finished(told: Mapping[str, object]) -> JobStats:
 
 
 # virDomainMigrateFlags
-_LIVE, _PEER2PEER, _TUNNELLED = 1 << 0, 1 << 1, 1 << 2
+_LIVE, _PEER2PEER = 1 << 0, 1 << 1
 _PERSIST_DEST, _UNDEFINE_SOURCE = 1 << 3, 1 << 4
 _STORAGE_ALL, _STORAGE_INC = 1 << 6, 1 << 7
-_UNSAFE, _COMPRESSED, _ABORT_ON_ERROR = 1 << 9, 1 << 11, 1 << 12
+_UNSAFE, _COMPRESSED = 1 << 9, 1 << 11
 _AUTO_CONVERGE, _POSTCOPY, _PARALLEL = 1 << 13, 1 << 15, 1 << 17
 
 
 def migrate_flags(options: MigrateOptions) -> int:
     """The flags for virDomainMigrate3 and virDomainMigrateToURI3."""
-    flags = 0
+    flags = _LIVE
     for wanted, flag in (
-        (options.live, _LIVE),
         (options.peer_to_peer, _PEER2PEER),
-        (options.tunnelled, _TUNNELLED),
         (options.persist_destination, _PERSIST_DEST),
         (options.undefine_source, _UNDEFINE_SOURCE),
         (options.copy_storage is CopyStorage.ALL, _STORAGE_ALL),
         (options.copy_storage is CopyStorage.INCREMENTAL, _STORAGE_INC),
         (options.unsafe, _UNSAFE),
         (options.compressed, _COMPRESSED),
-        (options.abort_on_error, _ABORT_ON_ERROR),
         (options.auto_converge, _AUTO_CONVERGE),
         (options.postcopy, _POSTCOPY),
         (options.parallel_connections > 0, _PARALLEL),
@@ -190,13 +187,8 @@ def migrate_parameters(options: MigrateOptions) -> dict[str, object]:
     """The typed parameters for them, by their names in the API."""
     all_of_them: dict[str, object] = {
         "migrate_uri": options.migrate_uri,
-        "destination_xml": options.domain_xml,
-        "listen_address": options.listen_address,
         "bandwidth": mib_per_second(options.bandwidth_bytes_per_second),
-        "bandwidth.postcopy": mib_per_second(options.postcopy_bandwidth_bytes_per_second),
         "parallel.connections": options.parallel_connections,
-        "auto_converge.initial": options.auto_converge_initial_percent,
-        "auto_converge.increment": options.auto_converge_increment_percent,
     }
     return {name: value for name, value in all_of_them.items() if value}
 

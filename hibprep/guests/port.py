@@ -142,29 +142,20 @@ class CopyStorage(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrateOptions:
-    """How to migrate; what is not given is left to libvirt. Bandwidths are bytes a second and at
-    least 1 MiB/s, since libvirt counts in MiB/s."""
+    """How to migrate, always live; what is not given is left to libvirt. A bandwidth is bytes a
+    second and at least 1 MiB/s, since libvirt counts in MiB/s."""
 
-    live: bool = True
     peer_to_peer: bool = False
-    tunnelled: bool = False  # with peer_to_peer alone
     migrate_uri: str = ""  # where the destination's QEMU listens
-    listen_address: str = ""
     bandwidth_bytes_per_second: int = 0
     postcopy: bool = False  # allowed; see Domain.start_postcopy
-    postcopy_bandwidth_bytes_per_second: int = 0
     parallel_connections: int = 0
     compressed: bool = False
     auto_converge: bool = False
-    auto_converge_initial_percent: int = 0
-    auto_converge_increment_percent: int = 0
     copy_storage: CopyStorage = CopyStorage.NONE
     persist_destination: bool = False
     undefine_source: bool = False
     unsafe: bool = False  # disks whose caching makes a migration unsafe
-    abort_on_error: bool = False
-    downtime_seconds: float = 0.0  # the longest that the guest may stand still; 0: libvirt's
-    domain_xml: str = ""  # the domain as it shall be there
 
 
 class EventKind(StrEnum):

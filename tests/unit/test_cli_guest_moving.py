@@ -77,13 +77,10 @@ def test_everything_that_can_be_passed_on_is(
     assert guest(hosts, "migrate", "web", hosts.b.uri, *words) == ExitCode.DONE
     (options,) = passed
     assert str(options) == (
-        "MigrateOptions(live=True, peer_to_peer=True, tunnelled=False, "
-        "migrate_uri='tcp://b:49152', listen_address='', bandwidth_bytes_per_second=104857600, "
-        "postcopy=True, postcopy_bandwidth_bytes_per_second=0, parallel_connections=4, "
-        "compressed=True, auto_converge=True, auto_converge_initial_percent=0, "
-        "auto_converge_increment_percent=0, copy_storage=<CopyStorage.INCREMENTAL: 'inc'>, "
-        "persist_destination=True, undefine_source=True, unsafe=True, abort_on_error=False, "
-        "downtime_seconds=0.0, domain_xml='')"
+        "MigrateOptions(peer_to_peer=True, migrate_uri='tcp://b:49152', "
+        "bandwidth_bytes_per_second=104857600, postcopy=True, parallel_connections=4, "
+        "compressed=True, auto_converge=True, copy_storage=<CopyStorage.INCREMENTAL: 'inc'>, "
+        "persist_destination=True, undefine_source=True, unsafe=True)"
     )
 
 
