@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import replace
 
-from hibprep import metrics, streams
+from hibprep import daemonlog, metrics, streams
 from hibprep.asleep import AroundSleep
 from hibprep.bringback import BringBack
 from hibprep.bus.manager import ManagerService
@@ -33,7 +33,6 @@ from hibprep.events import (
     Signal,
     Sleep,
     SourceChanged,
-    SourceState,
     Tick,
     Wish,
 )
@@ -47,7 +46,6 @@ from hibprep.model import Ending
 from hibprep.notices import NoticeKind
 from hibprep.notify import Notifier
 from hibprep.parts import Parts
-from hibprep.policy import Kind
 from hibprep.rooms import Rooms
 from hibprep.runner import Runner, Work
 from hibprep.sampling import Sampling
@@ -240,7 +238,7 @@ class Daemon:
         before = self._state
         self._state, made = decide(before, signal_, self._now(), self._policy)
         if isinstance(signal_, SourceChanged):
-            self._log_source(before, signal_)
+            daemonlog.source_changed(before, signal_)
         if isinstance(signal_, RunEnded):
             self._run_ended(signal_, before)
         self._rooms.hear(signal_)
@@ -250,22 +248,10 @@ class Daemon:
             self._answer(signal_)
         self._tell(before)
 
-    @staticmethod
-    def _log_source(before: State, changed: SourceChanged) -> None:
-        """A source that is tried again and again in vain is told of once."""
-        known = before.view.sources.get(changed.source)
-        if known == SourceState(changed.works, changed.reason):
-            return
-        how = "works" if changed.works else "does not work"
-        level = logging.INFO if changed.works else logging.WARNING
-        log.log(level, "source %s %s: %s", changed.source, how, changed.reason)
-
     def _carry_out(self, decision: Decision) -> None:
         if self._ending:
             return  # what ends must not begin anything: the last run's end is a signal too
-        # a trickle would fill the journal
-        level = logging.INFO if decision.amount_bytes is None else logging.DEBUG
-        log.log(level, "%s: %s", decision.act, decision.reason)
+        daemonlog.decided(decision)
         if decision.act is Act.START:
             if not (self._state.done or self._state.checks or self._state.request):
                 self._look.unprepared(self._config)
@@ -289,11 +275,7 @@ class Daemon:
             self._endings.wake(RunEnded(ending=Ending.UNAVAILABLE, reason=reason))
 
     def _run_ended(self, ended: RunEnded, before: State) -> None:
-        quiet = self._policy.kind is Kind.CONTINUOUS and ended.ending is not Ending.FAILED
-        log.log(
-            logging.DEBUG if quiet else logging.INFO,
-            "run ended, %s: %s; freed %d bytes", ended.ending, ended.reason, ended.freed_bytes,
-        )  # fmt: skip
+        daemonlog.run_ended(ended, self._policy)
         self._look.forget()
         if ended.swapped_out_bytes and self._state.written_day is not None:
             note = self._ledger.save(self._state.written_day, self._state.written_bytes)
@@ -305,10 +287,7 @@ class Daemon:
     def _tell(self, before: State) -> None:
         after = self._state
         if after.phase is not before.phase:
-            # a round of the policy continuous is no news
-            round_ = Phase.RECLAIMING in (after.phase, before.phase) and after.request is None
-            quiet = round_ and self._policy.kind is Kind.CONTINUOUS
-            log.log(logging.DEBUG if quiet else logging.INFO, "%s: %s", after.phase, after.reason)
+            daemonlog.phase_changed(before, after, self._policy)
             self._notifier.status(f"{after.phase}: {after.reason}")
         if worth_telling(after) != worth_telling(before):
             self._changes.wake(None)
