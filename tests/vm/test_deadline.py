@@ -20,7 +20,8 @@ FULL = 1250 * MIB
 
 @dataclass(frozen=True)
 class Point:
-    """What fills the guest, and how much time there is: a part of what a hibernation needs."""
+    """What fills the guest, and how much time there is once hibprep is there to settle what to do
+    with it: a part of what a hibernation needs."""
 
     name: str
     anon_mib: int
@@ -35,6 +36,7 @@ POINTS = (
     Point("cached", 100, 550, 1.6, expected="as it is"),
     Point("cached", 100, 550, 0.85, expected="prepared"),
     Point("cached", 60, 700, 0.8, expected="prepared"),
+    Point("cached", 80, 620, 0.9, expected="prepared"),
     Point("cached", 100, 550, 0.3, expected="not"),
     Point("full", 1250, 0, 1.6, roomy=False, expected="as it is"),
     Point("full", 1250, 0, 0.35, roomy=False, expected="not"),
@@ -99,7 +101,7 @@ def learn(machine: Booted, usual_image_size: int) -> None:
     machine.setting("/sys/power/image_size", str(usual_image_size))
 
 
-def lived(machine: Booted, point: Point, usual_image_size: int) -> Lived:
+def lived(machine: Booted, point: Point, usual_image_size: int, start_seconds: float) -> Lived:
     size = ROOMY if point.roomy else usual_image_size
     machine.setting("/sys/power/image_size", str(size))
     workload = Workload(
@@ -111,7 +113,7 @@ def lived(machine: Booted, point: Point, usual_image_size: int) -> Lived:
     )
     workload.start()
     before = machine.hibprep("plan")["before"]
-    seconds = round(before["hibernate_seconds"] * point.factor, 1)
+    seconds = round(start_seconds + before["hibernate_seconds"] * point.factor, 1)
     begin = time.monotonic()
     found = machine.hibprep("prepare", "--deadline", str(seconds), codes=(0, 3))
     prepared = time.monotonic() - begin
@@ -143,12 +145,16 @@ def test_what_is_promised_by_a_deadline_happens(boot: Boot) -> None:
     calibrate(machine, machine.cycle())
     learn(machine, usual)
     wrong = []
+    start_seconds = 4.0  # an emulated processor reads a program for so long before it does anything
     for point in POINTS:
-        came = lived(machine, point, usual)
+        came = lived(machine, point, usual, start_seconds)
+        start_seconds = came.before_seconds
         print(came)
         if came.did != point.expected:
             wrong.append(f"expected {point.expected}: {came}")
-        if came.total_seconds - came.before_seconds > MARGIN * came.verdict["total_seconds"]:
+        took = came.total_seconds - came.before_seconds
+        # what cannot be met is no promise: how long it takes nevertheless is its best guess
+        if came.verdict["fits"] and took > MARGIN * came.verdict["total_seconds"]:
             wrong.append(f"more than promised: {came}")
         if came.verdict["fits"] is not (came.total_seconds <= came.seconds):
             wrong.append(f"not as said: {came}")
