@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Which notices hold, and which were told of already: kept across starts of the daemon, so that
-nothing is done twice for one notice.
+"""Which notices hold, which were told of already, and how far the actions on them are: kept across
+starts of the daemon, so that nothing is done twice for one notice, and nothing is left half done.
 
 Every place that is looked at says all that it announces; what it does not say any more holds no
 longer. Two places may tell of the same thing: it holds as long as one of them says so, and the
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from hibprep.history import STATE_DIRECTORY
 from hibprep.kernel.durable import replace_durably
-from hibprep.notices import Notice, NoticeKind, ProviderName
+from hibprep.notices import Key, Notice, NoticeKind, ProviderName, key_of
 
 FILE_NAME = "notices.json"
 VERSION = 1
@@ -30,7 +30,7 @@ MOST_CHARACTERS = 4096  # of one notice's texts together; a longer one is not ke
 _MOST_FILE_BYTES = 1 << 20  # far more than is ever written; what is cut off there is no JSON
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
-Key = tuple[ProviderName, str]
+Deeds = tuple[str, ...]
 Pages = Mapping[str, tuple[Notice, ...]]  # what each place said last
 
 
@@ -54,13 +54,22 @@ class NoticeBook:
     def __init__(self, root_prefix: str = "/") -> None:
         self.path = Path(root_prefix or "/") / STATE_DIRECTORY / FILE_NAME
         self._pages: dict[str, tuple[Notice, ...]] = {}
+        self._work: dict[Key, Deeds] = {}
 
     def load(self) -> str:
-        """Take up what was kept; returns why it could not be read, or ""."""
+        """Take up what was kept; returns why it could not be read, or "". A notice whose actions
+        have not ended counts as one that was not told of."""
         try:
             with self.path.open("rb") as file:
                 data = file.read(_MOST_FILE_BYTES)
-            self._pages = from_text(data.decode())
+            pages, work = from_text(data.decode())
+            # nobody tells of a made-up one any more
+            made_up = ProviderName.SIMULATED
+            self._work = {key: deeds for key, deeds in work.items() if key[0] is not made_up}
+            self._pages = {
+                place: tuple(each for each in said if key_of(each) not in self._work)
+                for place, said in pages.items()
+            }
         except FileNotFoundError:
             return ""
         except OSError as error:
@@ -90,9 +99,21 @@ class NoticeBook:
             del self._pages[place]
         return compare(before, merged(self._pages), now)
 
+    def behind(self, key: Key) -> Deeds:
+        """The actions on a notice that are not to be begun any more, in their order."""
+        return self._work.get(key, ())
+
+    def at_work(self, key: Key, behind: Deeds) -> None:
+        """There is more to be done for it than these."""
+        self._work[key] = behind
+
+    def ended(self, key: Key) -> None:
+        """Nothing more is done for it."""
+        self._work.pop(key, None)
+
     def text(self) -> str:
         """What `write` is to be given."""
-        return to_text(self._pages)
+        return to_text(self._pages, self._work)
 
     def write(self, text: str) -> str:
         """Keep a text of `text`'s, on the disk when it returns; returns why not, or "". It blocks,
@@ -105,11 +126,6 @@ class NoticeBook:
 
 
 # --- pure -----------------------------------------------------------------------------------------
-
-
-def key_of(notice: Notice) -> Key:
-    """What tells it from all others."""
-    return notice.source, notice.id
 
 
 def merged(pages: Pages) -> dict[Key, Notice]:
@@ -169,9 +185,9 @@ def _sorted(notices: Iterable[Notice]) -> tuple[Notice, ...]:
 # --- as text --------------------------------------------------------------------------------------
 
 
-def to_text(pages: Pages) -> str:
+def to_text(pages: Pages, work: Mapping[Key, Deeds] | None = None) -> str:
     """The pages as one JSON document: the most urgent MOST_NOTICES of them, without what is longer
-    than a notice should be."""
+    than a notice should be; and the last so many that are at work."""
     entries = [
         (place, notice)
         for place, said in pages.items()
@@ -196,12 +212,17 @@ def to_text(pages: Pages) -> str:
                 }
                 for place, notice in entries[:MOST_NOTICES]
             ],
+            "work": [
+                {"source": source.value, "id": identity, "behind": behind}
+                for (source, identity), behind in list((work or {}).items())[-MOST_NOTICES:]
+                if len(identity) + sum(map(len, behind)) <= MOST_CHARACTERS
+            ],
         },
         separators=(",", ":"),
     )
 
 
-def from_text(text: str) -> dict[str, tuple[Notice, ...]]:
+def from_text(text: str) -> tuple[dict[str, tuple[Notice, ...]], dict[Key, Deeds]]:
     """The opposite of `to_text`. Raises ValueError for what is none of this version's."""
     try:
         document = json.loads(text)
@@ -211,9 +232,13 @@ def from_text(text: str) -> dict[str, tuple[Notice, ...]]:
         for entry in document["notices"][:MOST_NOTICES]:
             place = str(entry["place"])
             pages[place] = (*pages.get(place, ()), _notice_from(entry))
+        work = {
+            (ProviderName(str(entry["source"])), str(entry["id"])): tuple(map(str, entry["behind"]))
+            for entry in document["work"][:MOST_NOTICES]
+        }
     except (KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError("no book of notices") from error
-    return pages
+    return pages, work
 
 
 def _notice_from(entry: Mapping[str, object]) -> Notice:

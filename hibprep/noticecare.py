@@ -13,13 +13,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from hibprep.clock import Clock
 from hibprep.events import NoticeGiven, NoticeWithdrawn, Signal
 from hibprep.noticedeeds import Deeds, Hands
-from hibprep.noticeerrand import Errand, Key, Progress, deadline_of, key_of
-from hibprep.noticerules import STALE_SECONDS, Rule, actions
-from hibprep.notices import Notice
+from hibprep.noticeerrand import Errand, Progress, deadline_of
+from hibprep.noticerules import STALE_SECONDS, Deed, Rule, actions
+from hibprep.notices import Key, Notice, key_of
 from hibprep.status import NoticeStatus
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,21 @@ EARLIEST_SECONDS = 900.0
 _ASLEEP_SECONDS = 60.0  # a wait does not see that the machine has slept
 # For what was announced for then to happen after all, before we are no longer out of its way.
 BACK_SECONDS = 60.0
+_ONCE = frozenset({Deed.RUN, Deed.HIBERNATE})  # never begun a second time for the same notice
 _UNTOLD_SECONDS = 600.0  # the same, where no time was told
+
+
+class Work(Protocol):
+    """How far the actions on each notice are, kept for the daemon that is started next."""
+
+    def behind(self, key: Key) -> tuple[str, ...]:
+        """Those that are not to be begun any more, in their order."""
+
+    def at_work(self, key: Key, behind: tuple[str, ...]) -> None:
+        """There is more to be done than these."""
+
+    def ended(self, key: Key) -> None:
+        """Nothing more is done."""
 
 
 class NoticeCare:
@@ -41,6 +56,7 @@ class NoticeCare:
         hands: Hands,
         rules: Callable[[], tuple[Rule, ...]],
         clock: Clock,
+        work: Work,
         *,
         changed: Callable[[], None] = lambda: None,
         back_seconds: float = BACK_SECONDS,
@@ -48,6 +64,8 @@ class NoticeCare:
         self._hands = hands
         self._rules = rules
         self._clock = clock
+        self._work = work
+        self._closing = False
         self._changed = changed  # what is shown is other than it was
         self._back_seconds = back_seconds
         self._deeds = Deeds(hands, clock)
@@ -80,7 +98,8 @@ class NoticeCare:
         return tuple(errand.status(self._clock) for errand in ranked)
 
     def close(self) -> None:
-        """Stop what is under way, and begin nothing more."""
+        """Stop what is under way, and begin nothing more: the next daemon does."""
+        self._closing = True
         for errand in self._errands.values():
             if errand.task is not None:
                 errand.task.cancel()
@@ -102,7 +121,7 @@ class NoticeCare:
             known.task.cancel()
         self.heard += 1
         rules = actions(given.notice, self._rules(), self._hands.provider())
-        errand = Errand(given.notice, rules, deadline)
+        errand = Errand(given.notice, rules, deadline, done=self._behind(key, rules))
         self._errands[key] = errand
         log.warning("%s", errand.announced(self._clock))
         left = errand.left_seconds(self._clock)
@@ -112,10 +131,21 @@ class NoticeCare:
         elif not rules:
             log.info("%s: no [[on]] is for it", errand.who)
             errand.progress = Progress.DONE
+        elif len(errand.done) == len(rules):
+            log.info("%s: the last of its actions was under way when the daemon ended", errand.who)
+            errand.progress = Progress.DONE
         else:
+            self._work.at_work(key, self._work.behind(key) if errand.done else ())
             errand.task = asyncio.create_task(self._see_to(errand), name=errand.who)
         self._forget()
         self._give_floor()
+
+    def _behind(self, key: Key, rules: tuple[Rule, ...]) -> list[str]:
+        """What a daemon before this one has done for it, if its actions are the same ones."""
+        behind = self._work.behind(key)
+        if tuple(str(rule.deed) for rule in rules[: len(behind)]) != behind:
+            return []
+        return [f"{deed}: begun before the daemon was started anew" for deed in behind]
 
     def _withdrawn(self, notice: Notice, *, over: bool) -> None:
         errand = self._errands.get(key_of(notice))
@@ -146,6 +176,8 @@ class NoticeCare:
             if errand.aside:
                 await self._over(errand)
         finally:
+            if not self._closing and self._errands.get(key_of(errand.notice)) is errand:
+                self._work.ended(key_of(errand.notice))
             errand.task = None
             errand.doing = ""
             if errand.aside:
@@ -153,17 +185,18 @@ class NoticeCare:
             self._give_floor()
 
     async def _do_all(self, errand: Errand) -> None:
-        rules = errand.rules
-        while rules:
+        while rules := errand.rules[len(errand.done) :]:
             await self._turn(errand)
             errand.nudge.clear()
+            once = 1 if rules[0].deed in _ONCE else 0
+            behind = errand.rules[: len(errand.done) + once]
+            self._work.at_work(key_of(errand.notice), tuple(str(each.deed) for each in behind))
             errand.doing = str(rules[0].deed)
             self._changed()
             words = await self._deeds.do(errand, rules)
             errand.doing = ""
             if words is not None:  # else it is done anew, with what has changed
                 errand.done.append(f"{rules[0].deed}: {words}")
-                rules = rules[1:]
         errand.progress = Progress.DONE
         self._give_floor()
 

@@ -12,13 +12,11 @@ from hibprep.clock import Clock
 from hibprep.events import NoticeGiven
 from hibprep.noticecommand import plain
 from hibprep.noticerules import Rule
-from hibprep.notices import Notice, ProviderName
+from hibprep.notices import Notice
 from hibprep.status import NoticeStatus
 
 _LONGEST_ID = 40
 _LONGEST_TEXT = 200
-
-Key = tuple[ProviderName, str]
 
 
 class Progress(StrEnum):
@@ -28,11 +26,6 @@ class Progress(StrEnum):
     DONE = "done"
     WITHDRAWN = "withdrawn"
     OVER = "over"  # not announced any more, its time having come
-
-
-def key_of(notice: Notice) -> Key:
-    """What tells it from all others."""
-    return notice.source, notice.id
 
 
 @dataclass(eq=False)

@@ -33,6 +33,9 @@ class ProviderName(StrEnum):
     SIMULATED = "simulated"  # `hibprep notices simulate`
 
 
+Key = tuple[ProviderName, str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
     """One notice. `source` and `id` together tell it from all others, also after a restart."""
@@ -45,3 +48,8 @@ class Notice:
     lead_seconds: float | None = None  # where no time is told: what the provider promises at least
     acknowledge: str = ""  # what the provider wants to be told when we are ready; "": nothing
     text: str = ""  # the provider's own words, for people
+
+
+def key_of(notice: Notice) -> Key:
+    """What tells it from all others."""
+    return notice.source, notice.id

@@ -132,4 +132,4 @@ def _notice_care(prefix: str, parts: Parts, clock: Clock) -> tuple[NoticeCare, C
     def rules() -> tuple[Rule, ...]:
         return parts.config().notice_rules()
 
-    return NoticeCare(hands, rules, clock, changed=parts.changed), cloud
+    return NoticeCare(hands, rules, clock, cloud.work, changed=parts.changed), cloud

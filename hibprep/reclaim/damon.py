@@ -38,6 +38,7 @@ _LEAST_RANGE_BYTES = 1 << 20
 _MOST_SCHEMES = 64
 _LEAST_CGROUP_BYTES = 1 << 20
 _MOST_QUOTA_BYTES = 32 << 20  # for every APPLY_US: faster than most disks
+_LEAST_QUOTA_BYTES = 4 << 20
 _QUOTA_STEP = 4  # a commit takes an aggregation, so it is not made for every little
 _SETTLING_AGGREGATIONS = 3
 _LOOK_SECONDS = 1.0
@@ -73,16 +74,9 @@ class _Watch:
     pending: tuple[Scheme, ...] = ()  # to be committed
 
     @property
-    def sent_bytes(self) -> int:
-        """What went to swap."""
-        return (self.last_sent_pages - self.sent_pages) * pageout.PAGE
-
-    @property
     def passed_over(self) -> float:
-        """How many times as much was tried as went: of others, of the other kind, or not old. With
-        a quota of no more than what is still to go, the last of it would take many passes."""
-        went = max(self.counted_bytes, self.sent_bytes, pageout.PAGE)
-        return max(1.0, self.tried_bytes / went)
+        """How many times as much was tried as went: of others, of the other kind, or not old."""
+        return max(1.0, self.tried_bytes / max(self.counted_bytes, pageout.PAGE))
 
     @property
     def pass_seconds(self) -> float:
@@ -301,16 +295,26 @@ class Damon:
 
     def _wanted(self, watch: _Watch, budget: Budget) -> tuple[Scheme, ...]:
         """Other schemes than those in force; none when there is no need for them."""
-        if not watch.closing and watch.first_sent and watch.sent_bytes >= watch.step.amount_bytes:
+        sent_bytes = (watch.last_sent_pages - watch.sent_pages) * pageout.PAGE
+        if not watch.closing and watch.first_sent and sent_bytes >= watch.step.amount_bytes:
             # enough is on its way: what was sent is to leave memory, and nothing new is to go
             watch.closing = True
             since = self._clock.monotonic() - watch.first_sent
             return pageout.only_again(watch.schemes, watch.attributes.aggregations(since))
-        quota = min(int(budget.amount_bytes * watch.passed_over), _MOST_QUOTA_BYTES)
+        quota = min(self._quota_bytes(watch, budget), _MOST_QUOTA_BYTES)
         if quota < watch.quota_bytes or quota >= _QUOTA_STEP * watch.quota_bytes:
             watch.quota_bytes = quota
             return pageout.with_quota(watch.schemes, quota)
         return ()
+
+    @staticmethod
+    def _quota_bytes(watch: _Watch, budget: Budget) -> int:
+        """With no more than what is still to go the last of it would take many passes, as what is
+        passed over counts too. Too much of a cache that is old does no harm; of what is swapped out
+        it does, and more goes before an order to stop is obeyed."""
+        if watch.step.kind is Kind.FILE:
+            return int(budget.amount_bytes * watch.passed_over)
+        return max(budget.amount_bytes, _LEAST_QUOTA_BYTES)
 
     def _commit(self, watch: _Watch, stop: Stop) -> Outcome:
         self._kdamond.write(watch.pending)

@@ -21,11 +21,10 @@ from hibprep.noticebook import (
     NoticeBook,
     compare,
     from_text,
-    key_of,
     merged,
     to_text,
 )
-from hibprep.notices import Notice, NoticeKind, ProviderName
+from hibprep.notices import Key, Notice, NoticeKind, ProviderName, key_of
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SOON = NOW + timedelta(minutes=2)
@@ -167,9 +166,49 @@ def test_after_a_restart_nothing_is_told_again(tmp_path: Path) -> None:
     assert again.told("events", [FREEZE], NOW) == Changes(withdrawn=(STOP,))
 
 
-@given(PAGES)
-def test_what_is_kept_is_what_was_told(pages: dict[str, tuple[Notice, ...]]) -> None:
-    found = from_text(to_text(pages))
+def test_after_a_restart_what_is_half_done_is_told_again(tmp_path: Path) -> None:
+    book = NoticeBook(str(tmp_path))
+    book.told("events", [STOP, FREEZE], NOW)
+    book.at_work(key_of(STOP), ())
+    book.at_work(key_of(STOP), ("prepare", "run"))
+    book.at_work(key_of(FREEZE), ())
+    book.ended(key_of(FREEZE))
+    saved(book)
+    again = NoticeBook(str(tmp_path))
+    assert again.load() == ""
+    assert again.holding() == (FREEZE,)
+    assert again.behind(key_of(STOP)) == ("prepare", "run")
+    saved(again)  # and ends before it is told again
+    third = NoticeBook(str(tmp_path))
+    assert third.load() == ""
+    assert third.told("events", [STOP, FREEZE], NOW) == Changes(given=(STOP,))
+    assert third.behind(key_of(STOP)) == ("prepare", "run")
+    third.ended(key_of(STOP))
+    assert third.behind(key_of(STOP)) == ()
+
+
+def test_what_was_made_up_is_forgotten(tmp_path: Path) -> None:
+    book = NoticeBook(str(tmp_path))
+    book.at_work((ProviderName.SIMULATED, "1"), ("run",))
+    saved(book)
+    again = NoticeBook(str(tmp_path))
+    assert again.load() == ""
+    assert again.behind((ProviderName.SIMULATED, "1")) == ()
+
+
+@given(
+    PAGES,
+    st.dictionaries(
+        st.tuples(st.sampled_from(ProviderName), st.text(max_size=20)),
+        st.lists(st.text(max_size=20), max_size=4).map(tuple),
+        max_size=5,
+    ),
+)
+def test_what_is_kept_is_what_was_told(
+    pages: dict[str, tuple[Notice, ...]], work: dict[Key, tuple[str, ...]]
+) -> None:
+    found, at_work = from_text(to_text(pages, work))
+    assert at_work == work
     assert {place: set(said) for place, said in found.items()} == {
         place: set(said) for place, said in pages.items()
     }
@@ -205,6 +244,8 @@ def test_it_does_not_grow_without_end(tmp_path: Path) -> None:
         b"", b"{", b"[]", b"null", b"7", b"\xff\xfe", b"[" * 100_000, b" " * (2 << 20),
         b'{"version":2,"notices":[]}', b'{"version":1}', b'{"version":1,"notices":{}}',
         b'{"version":1,"notices":[7]}', b'{"version":1,"notices":[{}]}',
+        b'{"version":1,"notices":[]}', b'{"version":1,"notices":[],"work":{}}',
+        b'{"version":1,"notices":[],"work":[7]}', b'{"version":1,"notices":[],"work":[{}]}',
     ],
 )  # fmt: skip
 def test_a_file_that_is_broken_counts_as_empty(tmp_path: Path, content: bytes) -> None:
@@ -227,7 +268,7 @@ def test_any_field_may_be_broken(data: st.DataObject) -> None:
     values = st.none() | st.booleans() | st.floats() | st.text() | st.lists(st.integers())
     document["notices"][0][field] = data.draw(values)
     try:
-        pages = from_text(json.dumps(document))
+        pages, _ = from_text(json.dumps(document))
     except ValueError:
         return
     for said in pages.values():
@@ -239,7 +280,8 @@ def test_any_field_may_be_broken(data: st.DataObject) -> None:
 @given(st.text(max_size=200) | st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["version", "notices", "place", "kind", "at"]), inner, max_size=4
+        st.sampled_from(["version", "notices", "place", "kind", "work", "behind"]),
+        inner, max_size=4,
     ),
 ).map(json.dumps))  # fmt: skip
 def test_any_text_is_a_book_or_none(text: str) -> None:

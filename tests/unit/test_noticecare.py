@@ -19,7 +19,7 @@ from hibprep.model import Ending, Limits, Stage, Target, TargetKind
 from hibprep.noticecare import EARLIEST_SECONDS, NoticeCare
 from hibprep.noticecommand import CommandError
 from hibprep.noticerules import STALE_SECONDS, Deed, Rule
-from hibprep.notices import Notice, NoticeKind, ProviderName
+from hibprep.notices import Key, Notice, NoticeKind, ProviderName, key_of
 from hibprep.status import NoticeStatus
 from hibprep.waiters import Waiters
 from tests.fakes.clock import HandClock
@@ -113,6 +113,17 @@ class Cared:
     care: NoticeCare
     hands: FakeHands
     clock: HandClock
+    work: FakeWork
+    rules: tuple[Rule, ...]
+
+    async def start_anew(self, rules: tuple[Rule, ...] | None = None) -> None:
+        """The daemon ends as by SIGTERM, and the next one begins."""
+        self.care.close()
+        await asyncio.sleep(0)
+        kept = FakeWork(dict(self.work.kept))  # what the first one's end still writes is too late
+        self.work, self.did[:] = kept, []
+        self.rules = self.rules if rules is None else rules
+        self.care = NoticeCare(self.hands, lambda: self.rules, self.clock, self.work)
 
     @property
     def did(self) -> list[str]:
@@ -134,6 +145,22 @@ class Cared:
 
     async def doing(self, what: str) -> None:
         await until_told(lambda: what in self.did, f"{what} is done, and not {self.did}")
+
+
+@dataclass
+class FakeWork:
+    """What outlives a daemon."""
+
+    kept: dict[Key, tuple[str, ...]] = field(default_factory=dict)
+
+    def behind(self, key: Key) -> tuple[str, ...]:
+        return self.kept.get(key, ())
+
+    def at_work(self, key: Key, behind: tuple[str, ...]) -> None:
+        self.kept[key] = behind
+
+    def ended(self, key: Key) -> None:
+        self.kept.pop(key, None)
 
 
 @dataclass
@@ -190,11 +217,12 @@ def on_loop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         hands = FakeHands(clock)
         commands = Commands(hands.did)
         monkeypatch.setattr(noticecommand, "run", commands)
-        care = NoticeCare(hands, lambda: rules, clock)
+        cared = Cared(NoticeCare(hands, lambda: rules, clock, work := FakeWork()), hands, clock,
+                      work, rules)  # fmt: skip
         try:
-            yield Cared(care, hands, clock), commands
+            yield cared, commands
         finally:
-            care.close()
+            cared.care.close()
 
     def run(test: Test, *rules: Rule) -> None:
         async def whole() -> None:
@@ -288,6 +316,75 @@ def test_a_command_ends_with_the_notice_that_it_was_for(on_loop: Callable[..., N
         assert cared.shown(STOP).doing == "run"
         cared.withdraw(STOP)
         await cared.doing("killed /drain")
+
+    on_loop(test, DRAIN)
+
+
+def test_a_daemon_that_is_started_anew_goes_on_where_the_last_one_was(
+    on_loop: Callable[..., None],
+) -> None:
+    async def test(cared: Cared, commands: Commands) -> None:
+        cared.hands.ends = False
+        cared.give(STOP, 120.0)
+        await cared.doing("prepare")
+        assert cared.work.kept == {key_of(STOP): ()}
+        cared.hands.ends = True
+        commands.goes_on = asyncio.Event()
+        await cared.start_anew()
+        cared.give(STOP, 110.0)
+        await cared.doing("run /drain")  # it has prepared again, which does no harm
+        assert cared.did[0] == "prepare"
+        await cared.start_anew()
+        cared.give(STOP, 100.0)
+        await cared.through(STOP)
+        assert "run /drain" not in cared.did  # nobody knows how far it was
+        assert "hibernate" in cared.did
+        assert cared.shown(STOP).done[:2] == (
+            "prepare: begun before the daemon was started anew",
+            "run: begun before the daemon was started anew",
+        )
+        assert cared.work.kept == {}
+
+    on_loop(test, rule(Deed.PREPARE), DRAIN, rule(Deed.HIBERNATE))
+
+
+def test_a_hibernation_that_was_under_way_is_not_begun_again(on_loop: Callable[..., None]) -> None:
+    async def test(cared: Cared, _: Commands) -> None:
+        cared.hands.hibernation = asyncio.get_running_loop().create_future()
+        cared.give(STOP, 120.0)
+        await cared.doing("hibernate")
+        await cared.start_anew()
+        cared.give(STOP, 60.0)
+        assert cared.shown(STOP).progress == "done"
+        assert cared.did == []
+
+    on_loop(test, rule(Deed.HIBERNATE))
+
+
+def test_what_waits_for_its_time_outlives_the_daemon(on_loop: Callable[..., None]) -> None:
+    async def test(cared: Cared, _: Commands) -> None:
+        cared.give(STOP, 9 * 86400.0)
+        assert cared.work.kept == {key_of(STOP): ()}
+        await cared.start_anew()
+        cared.give(STOP, EARLIEST_SECONDS - 1)
+        await cared.through(STOP)
+        assert cared.did == ["run /drain"]
+        cared.withdraw(STOP)
+        assert cared.work.kept == {}
+
+    on_loop(test, DRAIN)
+
+
+def test_with_other_rules_all_of_them_are_followed(on_loop: Callable[..., None]) -> None:
+    async def test(cared: Cared, commands: Commands) -> None:
+        commands.goes_on = asyncio.Event()
+        cared.give(STOP, 120.0)
+        await cared.doing("run /drain")
+        commands.goes_on.set()
+        await cared.start_anew((rule(Deed.PREPARE), DRAIN))
+        cared.give(STOP, 100.0)
+        await cared.through(STOP)
+        assert cared.did == ["prepare", "run /drain"]
 
     on_loop(test, DRAIN)
 

@@ -89,6 +89,11 @@ class Cloud:
         """All that holds now, the most urgent first; also what was told of before a restart."""
         return self._telling.holding()
 
+    @property
+    def work(self) -> Telling:
+        """How far the actions on each are; what is told of it is kept."""
+        return self._telling
+
     def simulate(self, notice: Notice, seconds: float | None) -> None:
         """Tell of a made-up notice as of any other, with so much time left, and withdraw it when
         that has passed (after HOLD_SECONDS of `telling` where no time is told). On the event loop.

@@ -12,8 +12,8 @@ from datetime import datetime
 
 from hibprep.clock import Clock
 from hibprep.events import NoticeGiven, NoticeWithdrawn
-from hibprep.noticebook import Changes, Key, NoticeBook, key_of
-from hibprep.notices import Notice
+from hibprep.noticebook import Changes, NoticeBook
+from hibprep.notices import Key, Notice, key_of
 from hibprep.signals.base import Emit
 from hibprep.signals.cloud.base import Look, NoAnswerError
 from hibprep.signals.cloud.skew import Reading, deadline_at_seconds, reading
@@ -132,6 +132,22 @@ class Telling:
     def _end_simulated(self, key: Key) -> None:
         self._forget_simulated(key)
         self._told_simulated(None)
+
+    # --- what is done ---------------------------------------------------------------------------
+
+    def behind(self, key: Key) -> tuple[str, ...]:
+        """See `NoticeBook.behind`."""
+        return self._book.behind(key)
+
+    def at_work(self, key: Key, behind: tuple[str, ...]) -> None:
+        """See `NoticeBook.at_work`."""
+        self._book.at_work(key, behind)
+        self._save()
+
+    def ended(self, key: Key) -> None:
+        """See `NoticeBook.ended`."""
+        self._book.ended(key)
+        self._save()
 
     # --- what is kept -------------------------------------------------------------------------
 
