@@ -82,10 +82,11 @@ def reach(scope: str, spared: Iterable[str], tree: Tree) -> list[str]:
 
 
 def scope_memory(stat: Mapping[str, int]) -> ScopeMemory:
-    """What a memory.stat tells of a cgroup with all below it."""
+    """What a memory.stat tells of a cgroup with all below it. What is mlocked is on none of these
+    lists, and so not in what is counted of the whole machine either."""
     return ScopeMemory(
-        anon_bytes=stat.get("anon", 0) + stat.get("shmem", 0),
-        file_bytes=max(0, stat.get("file", 0) - stat.get("shmem", 0)),
+        anon_bytes=stat.get("active_anon", 0) + stat.get("inactive_anon", 0),
+        file_bytes=stat.get("active_file", 0) + stat.get("inactive_file", 0),
         mapped_bytes=stat.get("file_mapped", 0),
         dirty_bytes=stat.get("file_dirty", 0) + stat.get("file_writeback", 0),
         slab_reclaimable_bytes=stat.get("slab_reclaimable", 0),

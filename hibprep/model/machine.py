@@ -138,9 +138,10 @@ class Cgroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopeMemory:
-    """What one cgroup's subtree holds, from its `memory.stat`; bounds a plan for that cgroup."""
+    """What one cgroup's subtree holds that reclaim can find, from its `memory.stat`; bounds a plan
+    for that cgroup."""
 
-    anon_bytes: int
+    anon_bytes: int  # shmem included
     file_bytes: int
     mapped_bytes: int = 0
     dirty_bytes: int = 0
