@@ -223,7 +223,7 @@ def abort(
     for name, row in result["results"].items():
         figures = (row[f"{key}_seconds"] * 1000 for key in ("median", "p99", "max"))
         table.add_row(name, str(row["stops"]), *(f"{figure:.0f}" for figure in figures))
-    Console().print(table)
+    options.output().print(table)
 
 
 def _in_a_guest(presses: int, sleeps: int, *, seed: int, again: bool, as_json: bool) -> None:

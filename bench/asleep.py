@@ -23,7 +23,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import desktop, kept
+from bench import desktop, kept, options
 from bench.abort import seeded
 from bench.lab import (
     Guest,
@@ -191,7 +191,7 @@ def run(sleeps: int, *, seed: int, again: bool, as_json: bool) -> None:
     if as_json:
         print(json.dumps(result))
     else:
-        Console().print(table(result))
+        options.output().print(table(result))
 
 
 def _line(one: Cycle) -> str:

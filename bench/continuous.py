@@ -292,7 +292,7 @@ def continuous(
         found = {"kernel": image.kernel_release, **summary(samples)}
         print(json.dumps({**found, "samples": [asdict(each) for each in samples]}))
     else:
-        Console().print(table(samples))
+        options.output().print(table(samples))
 
 
 def _told(sample: Sample) -> str:

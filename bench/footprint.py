@@ -278,7 +278,7 @@ def show(
     if as_json:
         print(json.dumps(result(found, watched, absent)))
         return
-    console = Console()
+    console = options.output()
     if found:
         console.print(command_table(found))
     if watched:

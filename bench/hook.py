@@ -117,4 +117,4 @@ def hook(*, runs: int, as_json: bool) -> None:
     if as_json:
         print(json.dumps(result))
     else:
-        Console().print(table(result, found))
+        options.output().print(table(result, found))

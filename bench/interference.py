@@ -231,7 +231,7 @@ def interference(*, rounds: int, disk_mib: int, again: bool, as_json: bool) -> N
     if as_json:
         print(json.dumps({**summary(samples), "samples": [asdict(each) for each in samples]}))
     else:
-        Console().print(table(samples))
+        options.output().print(table(samples))
 
 
 def _told(sample: Sample) -> str:

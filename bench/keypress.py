@@ -24,7 +24,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import desktop, kept
+from bench import desktop, kept, options
 from bench.abort import PROMISE_SECONDS, at_percentile
 from bench.lab import Guest, Image, LabError, build, build_wheel
 
@@ -218,4 +218,4 @@ def run(presses: int, *, seed: int, again: bool, as_json: bool) -> None:
     if as_json:
         print(json.dumps(result))
     else:
-        Console().print(table(result))
+        options.output().print(table(result))

@@ -241,7 +241,7 @@ def show(samples: Sequence[Sample], setting: Setting, kernel: str, *, as_json: b
         }
         print(json.dumps(result))
         return
-    console = Console()
+    console = options.output()
     console.print(table(found, setting))
     for promise, held in movefigures.kept(found).items():
         console.print(f"{'kept' if held else 'NOT KEPT'}: {promise}", highlight=False)

@@ -8,6 +8,9 @@ from types import FrameType
 from typing import NoReturn
 
 import click
+from rich.console import Console
+
+_WIDE_COLUMNS = 160
 
 disk_rate = click.option(
     "--disk-rate",
@@ -22,6 +25,12 @@ again = click.option("--again", is_flag=True, help="Forget what was measured bef
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else."
 )
+
+
+def output() -> Console:
+    """Standard output for tables: where it is no terminal, wide enough for all columns."""
+    found = Console()
+    return found if found.is_terminal else Console(width=_WIDE_COLUMNS)
 
 
 def end_on_sigterm() -> None:

@@ -21,6 +21,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from bench import options
 from bench.lab.paths import REPOSITORY, cache_root
 from tests.fakes.machine import FakeMachine
 from tests.fakes.state import GIB, MIB, AnonSet, FakeCgroup, FakeSwap
@@ -191,4 +192,4 @@ def plan(*, runs: int, cgroups: int, as_json: bool) -> None:
     except (CannotMeasure, subprocess.TimeoutExpired) as error:
         raise click.ClickException(str(error)) from error
     if not as_json:
-        Console().print(table(rows(samples), cgroups))
+        options.output().print(table(rows(samples), cgroups))

@@ -254,4 +254,4 @@ def throughput(*, pairs: int, disk_mib: int, again: bool, as_json: bool) -> None
     if as_json:
         print(json.dumps({**summary(samples), "samples": [asdict(each) for each in samples]}))
     else:
-        Console().print(table(samples))
+        options.output().print(table(samples))

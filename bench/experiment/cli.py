@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bench import options as shared
 from bench.experiment.parameters import DEFAULT_IMAGE_SIZE, Parameters, SwapKind
 from bench.experiment.results import Results, ResultsError, load, valid
 from bench.experiment.run import Step, Watch, run
@@ -283,5 +284,5 @@ def hibernate(
     if as_json:
         print(json.dumps({"samples": [asdict(each) for each in results.samples]}))
     else:
-        Console().print(summary(results))
+        shared.output().print(summary(results))
         print(f"{path}: {len(results.samples)} samples")

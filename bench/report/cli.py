@@ -11,10 +11,10 @@ from typing import TypedDict
 
 import click
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench import options
 from bench.experiment.results import Results, ResultsError, load
 from bench.report import reference, words
 from bench.report.comparison import Line, as_json, compare
@@ -31,7 +31,6 @@ RESULTS_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 _PLAIN: _Style = {"highlight": False, "markup": False}
 # where there is no terminal to fit in
-_WIDTH = 120
 
 
 def read(path: Path) -> Results:
@@ -48,11 +47,6 @@ def read_sections(paths: tuple[Path, ...]) -> list[Section]:
     return sections([(str(path), read(path)) for path in dict.fromkeys(paths)])
 
 
-def _console() -> Console:
-    found = Console()
-    return found if found.is_terminal else Console(width=_WIDTH)
-
-
 def _table(title: str) -> Table:
     return Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
 
@@ -67,7 +61,7 @@ def compare_command(*, a: Path, b: Path, wants_json: bool) -> None:
     if wants_json:
         print(json.dumps(as_json(found)))
         return
-    console = _console()
+    console = options.output()
     console.print(f"A is {a}, B is {b}; medians in seconds of the runs that both have", **_PLAIN)
     for group, lines in groupby(found.lines, key=lambda line: line.group):
         console.print(_comparison_table(str(group), lines))
@@ -109,7 +103,7 @@ def table_command(*, results: tuple[Path, ...], wants_json: bool) -> None:
     if wants_json:
         print(json.dumps(_tables_json(found)))
         return
-    console = _console()
+    console = options.output()
     if not found:
         console.print(_reference_table("The reference experiment", reference.beside([])))
     for section in found:
