@@ -137,6 +137,8 @@ class NoticeCare:
         else:
             self._work.at_work(key, self._work.behind(key) if errand.done else ())
             errand.task = asyncio.create_task(self._see_to(errand), name=errand.who)
+        if errand.task is None:
+            self._work.ended(key)
         self._forget()
         self._give_floor()
 

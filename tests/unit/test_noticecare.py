@@ -357,6 +357,7 @@ def test_a_hibernation_that_was_under_way_is_not_begun_again(on_loop: Callable[.
         cared.give(STOP, 60.0)
         assert cared.shown(STOP).progress == "done"
         assert cared.did == []
+        assert cared.work.kept == {}
 
     on_loop(test, rule(Deed.HIBERNATE))
 
