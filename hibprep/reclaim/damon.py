@@ -39,6 +39,10 @@ _MOST_SCHEMES = 64
 _LEAST_CGROUP_BYTES = 1 << 20
 _MOST_QUOTA_BYTES = 32 << 20  # for every APPLY_US: faster than most disks
 _LEAST_QUOTA_BYTES = 4 << 20
+_QUOTAS_OF_A_STEP = (
+    10  # a second of them: what goes between two looks is no more than was asked for
+)
+_QUOTAS_OF_A_PASS = 600  # a minute of them
 _QUOTA_STEP = 4  # a commit takes an aggregation, so it is not made for every little
 _SETTLING_AGGREGATIONS = 3
 _LOOK_SECONDS = 1.0
@@ -314,7 +318,9 @@ class Damon:
         it does, and more goes before an order to stop is obeyed."""
         if watch.step.kind is Kind.FILE:
             return int(budget.amount_bytes * watch.passed_over)
-        return max(budget.amount_bytes, _LEAST_QUOTA_BYTES)
+        step_bytes = watch.step.amount_bytes // _QUOTAS_OF_A_STEP
+        careful = max(step_bytes, watch.ram_bytes // _QUOTAS_OF_A_PASS, _LEAST_QUOTA_BYTES)
+        return min(max(budget.amount_bytes, _LEAST_QUOTA_BYTES), careful)
 
     def _commit(self, watch: _Watch, stop: Stop) -> Outcome:
         self._kdamond.write(watch.pending)
