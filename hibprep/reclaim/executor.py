@@ -199,7 +199,7 @@ class Executor:
                     return self._report(step, state, *end)
                 self._pace(state, outcome, seconds, stop, step)
                 if outcome.status is Status.WAIT and outcome.wait_seconds > 0:
-                    if self._waits_too_long(step, state, outcome.wait_seconds):
+                    if self._waits_too_long(step, state, outcome.wait_seconds, stop):
                         why = "there is no more time to wait for what proves cold"
                         return self._report(step, state, Ending.DONE, why)
                     tell(_done_bytes(step, state.freed), now.saveable_bytes, outcome.note)
@@ -210,12 +210,15 @@ class Executor:
         except KernelFileError as error:
             return self._report(step, state, Ending.FAILED, str(error))
 
-    def _waits_too_long(self, step: Step, state: _StepState, seconds: float) -> bool:
-        """Whether so much more waiting is over what stage cold-anon may take."""
-        most = self._limits.cold_wait_seconds
-        if most is None or step.stage is not Stage.COLD_ANON:
+    def _waits_too_long(self, step: Step, state: _StepState, seconds: float, stop: Stop) -> bool:
+        """Whether so much more waiting is over what stage cold-anon may take, or is not over before
+        the run's own time is: what it is for would not be had, and others can use that time."""
+        if step.stage is not Stage.COLD_ANON:
             return False
-        return state.waited_seconds + seconds > most
+        most, left = self._limits.cold_wait_seconds, stop.remaining_seconds()
+        if left is not None and seconds >= left:
+            return True
+        return most is not None and state.waited_seconds + seconds > most
 
     def _before_chunk(
         self, step: Step, state: _StepState, now: Observation, stop: Stop

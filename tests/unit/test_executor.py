@@ -319,6 +319,20 @@ def test_the_wait_for_what_proves_cold_ends_with_its_time() -> None:
             assert step.ending is Ending.DONE
 
 
+def test_a_wait_that_the_runs_own_time_cuts_off_is_not_begun() -> None:
+    for most, gone in ((8.0, False), (40.0, True)):
+        fake = machine()
+        harness = Harness(fake, Limits(stages=(Stage.COLD_ANON,)))
+        harness.stop.within(most)
+        begin = fake.now
+        run = harness.run(harness.plan(Target(TargetKind.MIN)))
+        (step,) = run.steps
+        assert (run.freed.anon_bytes > 2000 * MIB) is gone
+        if not gone:
+            assert step.ending is Ending.DONE
+            assert fake.now - begin < 2.0
+
+
 def test_without_time_to_wait_the_rest_goes_at_once() -> None:
     fake = machine()
     harness = Harness(fake, Limits(cold_wait_seconds=0.0))
