@@ -46,7 +46,7 @@ def samples_file(kernel_release: str, setting: Setting, *, again: bool = False) 
     """Where the samples are kept. What they depend on beside code and kernel is in the name."""
     what = (
         f"{kernel_release}-{setting.memory_bytes // MIB}MiB-{setting.bytes_per_second}"
-        f"-{setting.disk_bytes_per_second}"
+        f"-{setting.disk_bytes_per_second}{'-while-it-pays' if setting.while_it_pays else ''}"
     )
     return kept.samples_file("migrate", what, _MEASURING, again=again)
 
@@ -172,6 +172,11 @@ def _listed(kind: type[Condition | Load], text: str) -> list[Any]:
     help="What each disk of the guest is throttled to, a second.",
 )
 @click.option(
+    "--while-it-pays",
+    is_flag=True,
+    help="Prepare no longer than that spares the sending, as `hibprep guest migrate` does.",
+)
+@click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also write a results file, for `python -m bench report`.",
@@ -187,6 +192,7 @@ def migrate(
     memory: int,
     megabits: int,
     disk_mib: int,
+    while_it_pays: bool,
     output: Path | None,
     again: bool,
     as_json: bool,
@@ -194,7 +200,9 @@ def migrate(
     """What a guest that moves has to send: nothing done, caches dropped, balloon, hibprep."""
     console = Console(stderr=True)
     options.end_on_sigterm()
-    setting = Setting(memory, megabits * 1_000_000 // 8, disk_mib * MIB)
+    setting = Setting(
+        memory, megabits * 1_000_000 // 8, disk_mib * MIB, while_it_pays=while_it_pays
+    )
     cells = cells_of(condition, load, RESERVES_MIB if curve else ())
     try:
         with console.status("looking for the image") as status:

@@ -53,6 +53,7 @@ class Setting:
     bytes_per_second: int = 125_000_000  # 1 Gbit/s
     disk_bytes_per_second: int = 500 * MIB
     settle_seconds: float = 15.0
+    while_it_pays: bool = False  # as `hibprep guest migrate` does unless it is told --thorough
 
 
 @dataclass(frozen=True, slots=True)

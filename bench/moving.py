@@ -161,6 +161,7 @@ class _Moving:
             timeout_seconds=PREPARE_SECONDS,
             guest_seconds=PREPARE_SECONDS / 2,
             bytes_per_second=self._setting.bytes_per_second,
+            while_it_pays=self._setting.while_it_pays,
         )
         report = prepare(self._domain, options, self._means, lambda _: None)
         used = [rung.name for rung in report.rungs if rung.used]
