@@ -174,9 +174,15 @@ def _machine(found: MigrateResults) -> str:
         *([f"machine: {name}", value] for name, value in found.machine.items()),
         ["guest: kernel", found.kernel],
         ["guest: accelerator", words.listed(each.accelerator for each in found.samples)],
-        *([f"setting: {name}", f"{value:,.10g}"] for name, value in asdict(found.setting).items()),
+        *([f"setting: {name}", _value(value)] for name, value in asdict(found.setting).items()),
     ]
     return f"### Machine and setting\n\n{words.markdown(['', ''], rows, left=2)}"
+
+
+def _value(value: float | bool) -> str:  # noqa: FBT001 - a bool is a value of its own here
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,.10g}"
 
 
 def _every(samples: Sequence[Sample], link: str | None) -> str:
