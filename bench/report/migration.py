@@ -69,7 +69,7 @@ def headline(rows: Sequence[Row]) -> str:
     )
     dropped = mixed.get(Condition.DROPCACHES)
     if dropped is not None and dropped.saved is not None:
-        text += f" Dropping its caches alone saved {abs(dropped.saved):.0%}."
+        text += f" Dropping its caches alone saved {max(0.0, dropped.saved):.0%}."
     return text + "\n"
 
 
