@@ -22,8 +22,8 @@ LONG = {
     "the guest's kernel drops its cache for it",
     Condition.REPORTING: "a device with free page reporting, caches dropped, and waited for what "
     "was freed to be reported",
-    Condition.HIBPREP: "hibprep with the default device: `hibprep prepare` in the guest (caches "
-    "go, cold memory goes to the guest's swap), then the balloon",
+    Condition.HIBPREP: "hibprep with the default device: its daemon in the guest, asked over its "
+    "own port (caches go, cold memory goes to the guest's swap), then the balloon",
     Condition.HIBPREP_REPORTING: "hibprep with free page reporting: the same in the guest, memory "
     "compacted, what was freed reported, and the balloon where it gains more",
 }

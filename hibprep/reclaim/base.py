@@ -46,8 +46,8 @@ class Outcome:
     `note` is for the report, in words. `skipped_bytes` is memory that had to be left alone (only
     back-ends that are told so by the kernel know it). With `knows_its_end` a chunk in which nothing
     moved says nothing about the next one: the back-end tells by itself when there is no more.
-    `counted_bytes` is what has been freed of the step's kind since the chunk before, as a counter
-    of the kernel's says that nothing else moves; None where there is none.
+    `counted_file_bytes` is what has been freed of the page cache since the chunk before, by a
+    counter of the kernel's that nothing else moves; None where there is none.
     """
 
     status: Status
@@ -55,7 +55,7 @@ class Outcome:
     wait_seconds: float = 0.0
     skipped_bytes: int = 0
     knows_its_end: bool = False
-    counted_bytes: int | None = None
+    counted_file_bytes: int | None = None
 
 
 def failed(path: str, errno: int) -> Outcome:

@@ -39,10 +39,9 @@ _MOST_SCHEMES = 64
 _LEAST_CGROUP_BYTES = 1 << 20
 _MOST_QUOTA_BYTES = 32 << 20  # for every APPLY_US: faster than most disks
 _LEAST_QUOTA_BYTES = 4 << 20
-_QUOTAS_OF_A_STEP = (
-    10  # a second of them: what goes between two looks is no more than was asked for
-)
-_QUOTAS_OF_A_PASS = 600  # a minute of them
+# From look to look, a second, no more goes than was asked for; in a minute all is tried
+_QUOTAS_OF_A_STEP = 10
+_QUOTAS_OF_A_PASS = 600
 _QUOTA_STEP = 4  # a commit takes an aggregation, so it is not made for every little
 _SETTLING_AGGREGATIONS = 3
 _LOOK_SECONDS = 1.0
@@ -68,7 +67,7 @@ class _Watch:
     sent_pages: int  # to swap, when it began
     looked: float = 0.0
     moved: float = 0.0  # when something last moved
-    applied_bytes: int = 0
+    applied_bytes: int = 0  # as counted then
     tried_bytes: int = 0
     counted_bytes: int = 0  # as the kernel's counter said when it was looked at last
     untold_bytes: int = 0  # counted, and not told yet
@@ -235,7 +234,7 @@ class Damon:
         if watch is None or watch.step.kind is not Kind.FILE:
             return outcome
         told, watch.untold_bytes = watch.untold_bytes, 0
-        return replace(outcome, counted_bytes=told)
+        return replace(outcome, counted_file_bytes=told)
 
     # --- working --------------------------------------------------------------------------------
 

@@ -191,7 +191,9 @@ class Executor:
                 outcome, seconds = self._chunk(step, state, now, stop)
                 before, now = now, self._observer.observe()
                 run.last = now
-                freed = _counted(step, freed_between(before, now, step.backend), outcome)
+                freed = freed_between(before, now, step.backend)
+                if outcome.counted_file_bytes is not None:
+                    freed = replace(freed, file_bytes=outcome.counted_file_bytes)
                 state.add(freed, outcome)
                 end = self._after_chunk(step, state, outcome, freed, stop)
                 if end is not None:
@@ -350,13 +352,6 @@ def _done_bytes(step: Step, freed: Freed) -> int:
     if step.kind is Kind.SLAB:
         return freed.slab_bytes
     return freed.reclaimed_bytes
-
-
-def _counted(step: Step, freed: Freed, outcome: Outcome) -> Freed:
-    """With what the kernel counted by itself, where it does, instead of what was measured."""
-    if outcome.counted_bytes is None or step.kind is not Kind.FILE:
-        return freed
-    return replace(freed, file_bytes=outcome.counted_bytes)
 
 
 def _stopped(stop: Stop) -> tuple[Ending, str]:

@@ -42,7 +42,7 @@ from hibprep.model import (
 from hibprep.reclaim.base import Budget, Status
 from hibprep.reclaim.executor import Run
 from hibprep.reclaim.madvise import Madvise
-from hibprep.rules import covers, is_spared, reach, rules_for
+from hibprep.rules import covers, is_spared, reach, rules_for, scope_memory
 from tests.fakes.harness import FakeClock, FakeStop, FakeWorker, Harness
 from tests.fakes.machine import FakeMachine, FakeRoot
 from tests.fakes.random_machines import random_machine
@@ -700,3 +700,14 @@ def test_a_tree_that_fails_is_told_and_not_raised() -> None:
     rules = rules_for(Given(protect=("/a",), first=("/b",)), MACHINE, tree, "")
     assert rules.cache.paths == ("/a",)
     assert [first.path for first in rules.first] == ["/b"]
+
+
+def test_what_is_mlocked_is_not_among_what_a_cgroup_keeps_from_reclaim() -> None:
+    """As a daemon that has locked itself shows it: it is not on the LRU of the machine either."""
+    found = scope_memory(
+        {
+            "anon": 34 * MIB, "file": 9 * MIB, "shmem": 0, "unevictable": 40 * MIB,
+            "inactive_anon": MIB, "active_anon": 0, "inactive_file": 2 * MIB, "active_file": 0,
+        }
+    )  # fmt: skip
+    assert (found.anon_bytes, found.file_bytes) == (MIB, 2 * MIB)
