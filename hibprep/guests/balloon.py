@@ -18,6 +18,7 @@ from hibprep.guests.waiting import Stopping, until
 SLACK_BYTES = 1 << 20  # a guest with larger pages ends a little beside what it was asked for
 STALLED_SECONDS = 4.0  # the driver tries again after 0.2 s when it got no page ("Out of puff")
 _AHEAD_SECONDS = 2.0  # until what the guest tells next is acted upon
+_PACE_SECONDS = 1.0  # so long its pace is measured
 _ROUND_BYTES = 1 << 20
 _LITTLE = 8  # this part of the reserve
 
@@ -83,6 +84,23 @@ class _Need:
         return used + self._reserve_bytes + int(_AHEAD_SECONDS * growth)
 
 
+class _Pace:
+    """How fast a balloon goes, from one stretch of time to the next."""
+
+    def __init__(self, actual_bytes: int, clock: Clock) -> None:
+        self._clock = clock
+        self._actual_bytes, self._began = actual_bytes, clock.monotonic()
+
+    def update(self, actual_bytes: int) -> float | None:
+        """In bytes a second, at the end of every stretch; None meanwhile."""
+        passed = self._clock.monotonic() - self._began
+        if passed < _PACE_SECONDS:
+            return None
+        pace = (self._actual_bytes - actual_bytes) / passed
+        self._actual_bytes, self._began = actual_bytes, self._clock.monotonic()
+        return pace
+
+
 def inflate(
     domain: Domain,
     target: int,
@@ -91,14 +109,16 @@ def inflate(
     clock: Clock,
     stop: Stopping,
     seconds: float,
+    least_bytes_per_second: float = 0.0,
 ) -> Moved:
     """Have the guest come down to `target`, or to more where it tells meanwhile that it needs more;
-    and hold it where it is when it does not get there in time or is stopped: a target that stays
-    lower would go on taking memory."""
+    and hold it where it is when it does not get there in time, goes more slowly than
+    `least_bytes_per_second`, or is stopped: a target that stays lower would go on taking memory."""
     need = _Need(domain.memory_stats(), target, reserve_bytes)
     domain.set_balloon(target)
     asked = target
     lowest, moved_at = domain.memory_stats().actual_bytes, clock.monotonic()
+    pace = _Pace(lowest, clock)
 
     def ask() -> str | None:
         nonlocal asked, lowest, moved_at
@@ -115,6 +135,9 @@ def inflate(
             lowest, moved_at = stats.actual_bytes, clock.monotonic()
         elif clock.monotonic() - moved_at >= STALLED_SECONDS:
             return "the guest gives no more"
+        found = pace.update(stats.actual_bytes)
+        if found is not None and found < least_bytes_per_second:
+            return "the guest gives the rest more slowly than it can be sent"
         return None
 
     why = until(ask, clock=clock, stop=stop, seconds=seconds)

@@ -11,7 +11,7 @@ from hibprep.guests.means import Means
 from hibprep.guests.port import Domain, DomainInfo, JobPhase, MemoryStats
 from hibprep.guests.record import Record
 from hibprep.guests.report import VERSION, GuestEstimate, Way
-from hibprep.guests.statistics import OUR_PERIOD_SECONDS, fresh
+from hibprep.guests.statistics import fresh
 from hibprep.guests.undo import read_record, undo, write_record
 
 _LONGEST_WAIT_SECONDS = 10.0
@@ -66,8 +66,7 @@ def _look(domain: Domain, info: DomainInfo, means: Means) -> tuple[MemoryStats, 
     record = Record(original_bytes=stats.actual_bytes, owner=means.owner)
     try:
         write_record(domain, record)
-        domain.set_stats_period(OUR_PERIOD_SECONDS)
-        told = fresh(domain, clock=means.clock, stop=means.stop)
+        told = fresh(domain, clock=means.clock, stop=means.stop, at_once=True)
     except JobActiveError:
         return stats, ["a job has begun: these are the statistics of before"]
     finally:

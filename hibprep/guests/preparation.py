@@ -28,8 +28,9 @@ from hibprep.guests.port import Domain, DomainInfo, MemoryStats
 from hibprep.guests.record import Record
 from hibprep.guests.report import VERSION, GuestProgress, GuestReport
 from hibprep.guests.reporting import Reported, wait_reported
-from hibprep.guests.statistics import FRESH_SECONDS, OUR_PERIOD_SECONDS, ask_at_once, fresh
+from hibprep.guests.statistics import FRESH_SECONDS, OUR_PERIOD_SECONDS, fresh
 from hibprep.guests.undo import UNDO_SECONDS, write_record
+from hibprep.guests.worth import Worth
 from hibprep.model import Ending
 
 Tell = Callable[[GuestProgress], None]
@@ -37,9 +38,6 @@ Tell = Callable[[GuestProgress], None]
 _LEAST_GAIN_BYTES = 16 << 20  # less is not worth a guest with less memory
 # beside free page reporting, the balloon is worth its undo only where it gains this much
 _BALLOON_TOO_SHARE = 0.10
-# Of the time that the sending is spared the rest is for the balloon or the reporting
-_GUESTS_SHARE = 0.7
-_LEAST_GUEST_SECONDS = 3.0  # to start a program that drops the caches
 _CORRECTIONS = 3
 _SILENT_SECONDS = 2.0  # for a guest that has told nothing in all the time that it was given before
 # The guest's kernel reports no more than a sixteenth of its free memory every 2 s
@@ -50,7 +48,7 @@ _REPORTING_SECONDS = 10.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How to prepare. `timeout_seconds` is for all of it, `guest_seconds` for what is done inside
-    the guest; with `while_it_pays` that takes no longer than what it can spare the sending."""
+    the guest; with `while_it_pays` it takes no longer than what it can spare the sending."""
 
     reserve: Reserve = DEFAULT_RESERVE
     timeout_seconds: float = 60.0
@@ -83,13 +81,17 @@ class Preparation:
         self._moved: Moved | None = None
         self._silent = False  # it told no statistics when it was asked last
         self._last: MemoryStats | None = None  # when all was done
-        self._guest_seconds = options.guest_seconds
+        self._worth = Worth()
 
     def run(self) -> GuestReport:
         """All of it."""
         before = self._statistics() or self._domain.memory_stats()
         content_before = self._domain.content_bytes()
-        self._guest_seconds = self._worth_seconds(before, content_before)
+        if self._options.while_it_pays:
+            self._worth = Worth(
+                spared_seconds=self._spared_seconds(before, content_before),
+                began_seconds=self._began,
+            )
         ending, reason = self._work()
         after = before
         if ending is not Ending.INTERRUPTED:
@@ -106,31 +108,42 @@ class Preparation:
 
     def _work(self) -> tuple[Ending, str]:
         hardware = self._hardware
-        if hardware.why_no_balloon and hardware.why_no_reporting:
+        if hardware.why_no_balloon:  # and then no reporting either: it is the balloon's device
             return Ending.UNAVAILABLE, (
                 "nothing that the guest frees would get out of what is sent: "
                 + hardware.why_no_balloon
             )
-        self._say("in the guest")
-        self._rungs = climb(
-            self._domain,
-            hardware,
-            clock=self._means.clock,
-            stop=self._means.stop,
-            seconds=min(self._guest_seconds, self._left()),
-        )
+        if self._worth.why_not:
+            return Ending.DONE, self._worth.why_not
+        if seconds := self._guest_seconds():
+            self._say("in the guest")
+            self._rungs = climb(
+                self._domain,
+                hardware,
+                clock=self._means.clock,
+                stop=self._means.stop,
+                seconds=seconds,
+            )
         if self._stopped():
             return Ending.INTERRUPTED, self._means.stop.reason
         if self._trimmed and not hardware.why_no_reporting:
             return self._by_reporting()
         return self._by_balloon()
 
-    def _worth_seconds(self, before: MemoryStats, content: int | None) -> float:
-        """How long the guest may be at it: caches are dropped in a moment, but what is swapped out
-        takes longer on a slow disk than it takes to be sent over a fast network."""
-        seconds = self._options.guest_seconds
-        if not self._options.while_it_pays:
-            return seconds
+    def _guest_seconds(self) -> float:
+        """How long the guest may be at it; 0: it is not asked."""
+        seconds = min(self._options.guest_seconds, self._left())
+        worth = self._worth.guest_seconds(self._means.clock.monotonic())
+        if worth < seconds:
+            given = f"was given {worth:.0f} s" if worth else "was not asked what is cold"
+            self._notes.append(
+                f"the guest {given}: to send what it can free takes "
+                f"{self._worth.spared_seconds:.0f} s"
+            )
+        return min(seconds, worth)
+
+    def _spared_seconds(self, before: MemoryStats, content: int | None) -> float | None:
+        """How much sooner it is sent when it is prepared, by its own statistics."""
         ways = (
             self._prepared(before, discard, content, trimmed=True)
             for discard, why_not in (
@@ -141,24 +154,19 @@ class Preparation:
         )
         least = min((way.seconds for way in ways if way is not None), default=None)
         if least is None:
-            return seconds  # it tells nothing: nobody knows what it would gain
-        gain = max(0.0, self._as_it_is(before, content).seconds - least)
-        worth = max(_LEAST_GUEST_SECONDS, _GUESTS_SHARE * gain)
-        if worth < seconds:
-            self._notes.append(
-                f"the guest was given {worth:.0f} s: to send what it frees would take {gain:.0f} s"
-            )
-        return min(seconds, worth)
+            return None  # it tells nothing: nobody knows what it would gain
+        return max(0.0, self._as_it_is(before, content).seconds - least)
 
     # free page reporting
 
     def _by_reporting(self) -> tuple[Ending, str]:
         self._say("free page reporting")
-        seconds = self._left()
-        if not self._hardware.why_no_balloon:
-            seconds = min(seconds, _REPORTING_SECONDS)
+        worth = self._worth.reporting_seconds(self._means.clock.monotonic())
         self._reported = wait_reported(
-            self._domain, clock=self._means.clock, stop=self._means.stop, seconds=seconds
+            self._domain,
+            clock=self._means.clock,
+            stop=self._means.stop,
+            seconds=min(_REPORTING_SECONDS, worth, self._left()),
         )
         if self._stopped():
             return Ending.INTERRUPTED, self._means.stop.reason
@@ -221,6 +229,7 @@ class Preparation:
             clock=self._means.clock,
             stop=self._means.stop,
             seconds=self._left(),
+            least_bytes_per_second=self._least_pace(stats, target),
         )
         if self._stopped():
             return Ending.INTERRUPTED, self._means.stop.reason
@@ -230,6 +239,14 @@ class Preparation:
         if self._left() <= 0:
             return Ending.DEADLINE, self._moved.why_short
         return Ending.EXHAUSTED, self._moved.why_short
+
+    def _least_pace(self, stats: MemoryStats, target: int) -> float:
+        """How fast the balloon must go to pay, in bytes a second."""
+        content = self._domain.content_bytes()
+        after = self._prepared(stats, Discard.BALLOON, content, trimmed=self._trimmed)
+        now = self._as_it_is(stats, content).seconds
+        spared = 0.0 if after is None else now - after.seconds
+        return self._worth.least_pace(stats.actual_bytes - target, spared)
 
     def _keep_reserve(self, reserve: int) -> None:
         """Give back what the guest has come to need meanwhile, as its own statistics have it."""
@@ -256,17 +273,13 @@ class Preparation:
 
     def _statistics(self) -> MemoryStats | None:
         """Fresh ones, with the guest told to tell them often."""
-        if not self._hardware.balloon:
-            return None
-        if self._hardware.stats_period_seconds != OUR_PERIOD_SECONDS:
-            ask_at_once(self._domain)
-        return self._fresh()
+        return self._fresh() if self._hardware.balloon else None
 
     def _fresh(self) -> MemoryStats | None:
         # all of it at the end of the time too: nothing is computed from what is old
         seconds = _SILENT_SECONDS if self._silent else FRESH_SECONDS
         clock, stop = self._means.clock, self._means.stop
-        stats = fresh(self._domain, clock=clock, stop=stop, seconds=seconds)
+        stats = fresh(self._domain, clock=clock, stop=stop, seconds=seconds, at_once=True)
         self._silent = stats is None
         return stats
 

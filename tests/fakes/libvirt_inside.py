@@ -143,7 +143,7 @@ class FakeChannel:
     memory: GuestMemory
     mood: ChannelMood = ChannelMood.WELL
     cold: int = 0
-    seconds: float = 1.0
+    seconds: float = 1.0  # that preparing takes, as far as it is given so much
     closed: bool = False
     heard: list[dict[str, object]] = field(default_factory=list)
     _due: list[tuple[float, bytes]] = field(default_factory=list)
@@ -202,7 +202,7 @@ class FakeChannel:
                 self._say(0.3, b"")
             elif self.mood is not ChannelMood.NEVER_DONE:
                 prepare_inside(self.memory, self.cold)
-                self._done(self.seconds)
+                self._done(min(self.seconds, float(str(request["timeout_seconds"]))))
         elif do == "stop":
             self._tell(0.1, {"id": number, "ok": True})
             if self._running is not None and self.mood is not ChannelMood.NEVER_DONE:

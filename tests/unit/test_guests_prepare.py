@@ -27,6 +27,7 @@ from hibprep.guests.port import DomainState, JobPhase, JobStats, MigrateOptions,
 from hibprep.guests.prepare import Options, prepare
 from hibprep.guests.record import NAMESPACE, Record, from_xml, to_xml
 from hibprep.guests.report import GuestProgress, GuestReport
+from hibprep.guests.statistics import fresh
 from hibprep.guests.undo import UndoEnding, Undone, undo, undo_all
 from hibprep.model import Ending
 from tests.fakes.clock import HandClock
@@ -622,11 +623,111 @@ def test_over_a_slow_network_the_guest_has_all_its_time() -> None:
     assert seconds_given(slow) == seconds_given(usual)
 
 
-def test_over_a_fast_network_it_has_time_for_its_caches_alone() -> None:
-    setting = Setting(hibprep=True)
+@pytest.mark.parametrize("hardware", [PLAIN, REPORTING])
+def test_over_a_fast_network_it_is_left_as_it_is(hardware: Hardware) -> None:
+    setting = Setting(hardware, hibprep=True)
     report = setting.prepare(FAST)
-    assert seconds_given(setting) == [1.0]
-    assert any("the guest was given 3 s" in note for note in report.notes)
+    assert report.ending is Ending.DONE
+    assert "left as it is: the sending would be 0.0 s shorter" in report.reason
+    assert (report.rungs, report.discards, seconds_given(setting)) == ((), (), [])
+    assert not report.record_kept
+    setting.must_be_as_before()
+
+
+@pytest.mark.parametrize("hardware", [PLAIN, REPORTING])
+def test_where_there_is_no_time_to_find_what_is_cold_it_is_the_balloon_alone(
+    hardware: Hardware,
+) -> None:
+    setting = Setting(hardware, hibprep=True)
+    report = setting.prepare(replace(SLOW, bytes_per_second=50e6))
+    assert [rung.name for rung in report.rungs] == [RungName.BALLOON]
+    assert report.discards == (Discard.BALLOON,)
+    assert seconds_given(setting) == []
+    assert report.notes[0].startswith("the guest was not asked what is cold: to send what it can")
+    assert report.after.sent_bytes < report.before.sent_bytes / 2
+
+
+def test_where_there_is_time_it_is_given_to_the_guest() -> None:
+    setting = Setting(hibprep=True)
+    report = setting.prepare(replace(SLOW, bytes_per_second=16e6))
+    (given_seconds,) = seconds_given(setting)
+    assert 15 < given_seconds < OPTIONS.guest_seconds - 2
+    assert any("the guest was given" in note for note in report.notes)
+
+
+@given(
+    used=st.integers(100, 1000),
+    cache=st.integers(0, 2500),
+    touched=st.integers(0, 400),
+    rate=st.floats(4e7, 1e10),
+    seconds=st.floats(0.1, 100),
+    hardware=st.sampled_from([PLAIN, REPORTING, replace(REPORTING, channel=True)]),
+)
+@settings(deadline=None, max_examples=60)
+def test_what_is_prepared_while_it_pays_is_not_there_later(  # noqa: PLR0917 - hypothesis gives them
+    used: int, cache: int, touched: int, rate: float, seconds: float, hardware: Hardware
+) -> None:
+    """However long the guest would be at it. A balloon takes memory faster than it could be sent
+    where there is a KVM."""
+    setting = Setting(
+        hardware, maximum=4096 * MIB, used=used * MIB, cache=cache * MIB, touched=touched * MIB,
+        balloon_rate=int(10 * rate),
+    )  # fmt: skip
+    setting.domain.channel_inside = FakeChannel(setting.clock, setting.memory, seconds=seconds)
+    report = setting.prepare(replace(SLOW, bytes_per_second=rate, timeout_seconds=1e3))
+    assert report.seconds + report.after.seconds <= report.before.seconds + 3.0
+    setting.undo()
+    setting.must_be_as_before()
+
+
+def test_a_balloon_that_is_slower_than_the_network_is_held_where_it_is() -> None:
+    setting = Setting(maximum=4096 * MIB, cache=3000 * MIB, balloon_rate=50 * MIB)
+    report = setting.prepare(replace(SLOW, bytes_per_second=200e6))
+    assert "more slowly than it can be sent" in report.reason
+    assert report.target_bytes < setting.memory.target == setting.memory.actual
+    assert report.seconds < 3
+    setting.undo()
+    setting.must_be_as_before()
+
+
+def test_the_same_balloon_goes_on_where_bytes_matter_more() -> None:
+    setting = Setting(maximum=4096 * MIB, cache=3000 * MIB, balloon_rate=50 * MIB)
+    thorough = replace(SLOW, bytes_per_second=200e6, while_it_pays=False, timeout_seconds=1e3)
+    assert setting.prepare(thorough).actual_bytes < 400 * MIB
+
+
+# --- statistics -----------------------------------------------------------------------------------
+
+
+def test_statistics_are_asked_for_at_once() -> None:
+    setting = Setting(replace(PLAIN, stats_period_seconds=1))
+    setting.domain.set_stats_period(1)
+    setting.clock.go_on(1.2)
+    stop = FakeStop(setting.clock)
+    old = fresh(setting.domain, clock=setting.clock, stop=stop, at_once=True)
+    began = setting.clock.seconds
+    setting.memory.allocate(MIB)
+    new = fresh(setting.domain, clock=setting.clock, stop=stop, at_once=True)
+    assert setting.clock.seconds - began < 0.5
+    assert old is not None
+    assert new is not None
+    assert new.usable_bytes == (old.usable_bytes or 0) - MIB
+
+
+@given(growth=st.integers(-3, 3), moved=st.integers(0, 100))
+def test_what_was_told_before_is_not_fresh(growth: int, moved: int) -> None:
+    """The balloon's size is the host's word, and of now: that it changes says nothing."""
+    setting = Setting(replace(PLAIN, stats_period_seconds=1))
+    setting.domain.set_stats_period(1)
+    setting.clock.go_on(1.2)
+    setting.memory.catch_up()
+    setting.memory.used += growth * MIB
+    setting.memory.actual -= moved * MIB
+    setting.memory.target = setting.memory.actual
+    stop = FakeStop(setting.clock)
+    found = fresh(setting.domain, clock=setting.clock, stop=stop, at_once=True)
+    assert found is not None
+    assert found.usable_bytes == setting.memory.free + setting.memory.cache
 
 
 def test_who_does_not_ask_for_it_is_not_cut_short() -> None:

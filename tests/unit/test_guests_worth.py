@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""How long preparing a guest may take where it is to be sooner on its way."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hibprep.guests.worth import Worth
+
+
+@given(now=st.floats(0, 1e6), taken=st.integers(0, 1 << 40), spared=st.floats(-10, 1e6))
+def test_who_does_not_ask_for_it_has_all_the_time_there_is(
+    now: float, taken: int, spared: float
+) -> None:
+    worth = Worth()
+    assert not worth.why_not
+    assert worth.guest_seconds(now) == worth.reporting_seconds(now) == math.inf
+    assert worth.least_pace(taken, spared) == 0
+
+
+@given(spared=st.floats(0, 1e5), passed=st.floats(0, 1e5))
+def test_everything_ends_before_what_is_spared_has_passed(spared: float, passed: float) -> None:
+    worth = Worth(spared_seconds=spared, began_seconds=100.0)
+    guest, reporting = worth.guest_seconds(100 + passed), worth.reporting_seconds(100 + passed)
+    assert 0 <= guest <= max(0.0, reporting)
+    assert reporting == 0 or passed + reporting < spared
+    assert guest == 0 or guest >= 15
+
+
+@pytest.mark.parametrize(
+    ("spared", "passed", "guest", "reporting"),
+    [(21, 0, 0, 18.9), (30, 0, 21, 27), (30, 20, 0, 7), (30, 28, 0, 0), (1, 0, 0, 0.9)],
+)
+def test_the_time_of_each(spared: float, passed: float, guest: float, reporting: float) -> None:
+    worth = Worth(spared_seconds=spared)
+    assert worth.guest_seconds(passed) == pytest.approx(guest)
+    assert worth.reporting_seconds(passed) == pytest.approx(reporting)
+
+
+def test_what_spares_less_than_it_takes_is_not_begun() -> None:
+    assert "1.9 s shorter" in Worth(spared_seconds=1.9).why_not
+    assert not Worth(spared_seconds=2.0).why_not
+
+
+@given(taken=st.integers(1, 1 << 40), spared=st.floats(0.001, 1e4))
+def test_a_balloon_of_the_least_pace_is_sooner_done_than_the_sending(
+    taken: int, spared: float
+) -> None:
+    assert taken / Worth(spared_seconds=100).least_pace(taken, spared) < spared
+
+
+@pytest.mark.parametrize("spared", [0.0, -1.0])
+def test_a_balloon_that_spares_nothing_is_never_fast_enough(spared: float) -> None:
+    assert Worth(spared_seconds=100).least_pace(1 << 30, spared) == math.inf
