@@ -18,7 +18,7 @@ from hibprep.guests.waiting import Stopping, until
 SLACK_BYTES = 1 << 20  # a guest with larger pages ends a little beside what it was asked for
 STALLED_SECONDS = 4.0  # the driver tries again after 0.2 s when it got no page ("Out of puff")
 _AHEAD_SECONDS = 2.0  # until what the guest tells next is acted upon
-_PACE_SECONDS = 1.0  # so long its pace is measured
+_PACE_SECONDS = 2.0  # so long its pace is measured; the first half second it is slower
 _ROUND_BYTES = 1 << 20
 _LITTLE = 8  # this part of the reserve
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 # So much of them the guest may take, the reporting may go on until so much has passed
 _GUESTS_SHARE = 0.7
 _REPORTINGS_SHARE = 0.9
-_BALLOONS_SHARE = 0.8  # of what the balloon spares by itself
 # To find out what is cold and swap it out. Who has less time needs the guest for nothing: for the
 # balloon its kernel drops its cache by itself, and that is all of the work instead of half of it
 _COLD_SECONDS = 15.0
-_LEAST_SPARED_SECONDS = 2.0  # it is asked how it is, twice, and the pace of its balloon is measured
+_LEAST_SPARED_SECONDS = 3.0  # it is asked how it is, twice, and the pace of its balloon is measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +49,13 @@ class Worth:
 
     def least_pace(self, taken_bytes: int, spared_seconds: float) -> float:
         """How fast a balloon must go, in bytes a second, that takes so much and spares so much.
-        What it takes and was never touched gains nothing, and takes as long."""
+        What it takes and was never touched gains nothing, and takes as long. Where it takes as long
+        as it spares it is still worth it: the network has less to do."""
         if self.spared_seconds is None:
             return 0.0
         if spared_seconds <= 0:
             return math.inf
-        return taken_bytes / (_BALLOONS_SHARE * spared_seconds)
+        return taken_bytes / spared_seconds
 
     def _left(self, share: float, now_seconds: float) -> float:
         if self.spared_seconds is None:

@@ -675,7 +675,7 @@ def test_what_is_prepared_while_it_pays_is_not_there_later(  # noqa: PLR0917 - h
     )  # fmt: skip
     setting.domain.channel_inside = FakeChannel(setting.clock, setting.memory, seconds=seconds)
     report = setting.prepare(replace(SLOW, bytes_per_second=rate, timeout_seconds=1e3))
-    assert report.seconds + report.after.seconds <= report.before.seconds + 3.0
+    assert report.seconds + report.after.seconds <= report.before.seconds + 4.0
     setting.undo()
     setting.must_be_as_before()
 
@@ -685,7 +685,7 @@ def test_a_balloon_that_is_slower_than_the_network_is_held_where_it_is() -> None
     report = setting.prepare(replace(SLOW, bytes_per_second=200e6))
     assert "more slowly than it can be sent" in report.reason
     assert report.target_bytes < setting.memory.target == setting.memory.actual
-    assert report.seconds < 3
+    assert report.seconds < 5
     setting.undo()
     setting.must_be_as_before()
 
