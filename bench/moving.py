@@ -23,7 +23,7 @@ from hibprep.guests.means import Means, real_means
 from hibprep.guests.port import MemoryStats
 from hibprep.guests.prepare import Options, prepare
 from hibprep.guests.reporting import wait_reported
-from hibprep.guests.statistics import OUR_PERIOD_SECONDS, fresh
+from hibprep.guests.statistics import fresh
 from hibprep.guests.undo import UndoEnding, undo
 from hibprep.guests.waiting import Uninterrupted
 from hibprep.kernel.root import KernelRoot
@@ -95,10 +95,10 @@ class _Moving:
     def sample(self, number: int, load: Workload, paced: Paced | None) -> Sample:
         domain, guest = self._domain, self._guest
         domain.set_migrate_bandwidth(self._setting.bytes_per_second)
-        domain.set_stats_period(OUR_PERIOD_SECONDS)
         kills = self._oom_kills()
-        quiet = _quiet(paced)
         predicted = self._foretold()
+        self._as_before_asking()
+        quiet = _quiet(paced)
         began = time.monotonic()
         ending = self._prepare()
         prepare_seconds = time.monotonic() - began
@@ -190,13 +190,20 @@ class _Moving:
             raise LabError("the guest tells no statistics")
         return found.sent_bytes
 
+    def _as_before_asking(self) -> None:
+        """A guest of libvirt's tells no statistics before it is prepared, and did not in the same
+        second."""
+        self._domain.set_stats_period(0)
+        time.sleep(1.0)
+
     def _as_it_is(self, stats: MemoryStats) -> int:
         info = self._domain.info()
         content = self._domain.content_bytes()
         return as_it_is(stats, info.hardware, info.maximum_bytes, content_bytes=content).sent_bytes
 
     def _fresh(self) -> MemoryStats:
-        found = fresh(self._domain, clock=self._means.clock, stop=self._means.stop)
+        means = self._means
+        found = fresh(self._domain, clock=means.clock, stop=means.stop, at_once=True)
         if found is None:
             raise LabError(f"the guest tells no statistics\n{self._guest.console_tail()}")
         return found

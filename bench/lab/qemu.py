@@ -94,7 +94,9 @@ def accelerator(qemu: Qemu, image: Image, progress: Progress) -> tuple[str, ...]
     """The arguments of the fastest accelerator that has been seen to boot a guest here."""
     if _kvm_works(qemu, image, progress):
         return ("-accel", "kvm", "-cpu", "host")
-    return ("-accel", "tcg,thread=multi", "-cpu", "max")
+    # One instruction that clears a page (ERMS) is emulated byte by byte; without it the kernel does
+    # that in a loop of stores, and memory moves 1.4 times as fast
+    return ("-accel", "tcg,thread=multi", "-cpu", "max,erms=off,fsrm=off")
 
 
 def _kvm_works(qemu: Qemu, image: Image, progress: Progress) -> bool:

@@ -16,6 +16,9 @@ _REPORTINGS_SHARE = 0.9
 # To find out what is cold and swap it out. Who has less time needs the guest for nothing: for the
 # balloon its kernel drops its cache by itself, and that is all of the work instead of half of it
 _COLD_SECONDS = 15.0
+# A balloon that takes longer than it spares the sending is let go on down to this share of the pace
+# at which both are the same: what it takes burdens no network
+_SLOWEST_SHARE = 0.7
 _LEAST_SPARED_SECONDS = 3.0  # it is asked how it is, twice, and the pace of its balloon is measured
 
 
@@ -49,13 +52,12 @@ class Worth:
 
     def least_pace(self, taken_bytes: int, spared_seconds: float) -> float:
         """How fast a balloon must go, in bytes a second, that takes so much and spares so much.
-        What it takes and was never touched gains nothing, and takes as long. Where it takes as long
-        as it spares it is still worth it: the network has less to do."""
+        What it takes and was never touched gains nothing, and takes as long."""
         if self.spared_seconds is None:
             return 0.0
         if spared_seconds <= 0:
             return math.inf
-        return taken_bytes / spared_seconds
+        return _SLOWEST_SHARE * taken_bytes / spared_seconds
 
     def _left(self, share: float, now_seconds: float) -> float:
         if self.spared_seconds is None:

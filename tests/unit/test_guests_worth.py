@@ -47,9 +47,11 @@ def test_what_spares_less_than_it_takes_is_not_begun() -> None:
 
 
 @given(taken=st.integers(1, 1 << 40), spared=st.floats(0.001, 1e4))
-def test_a_balloon_of_the_least_pace_takes_as_long_as_it_spares(taken: int, spared: float) -> None:
+def test_a_balloon_of_the_least_pace_takes_little_longer_than_it_spares(
+    taken: int, spared: float
+) -> None:
     least = Worth(spared_seconds=100).least_pace(taken, spared)
-    assert taken / least == pytest.approx(spared)
+    assert spared <= taken / least <= 1.5 * spared
 
 
 @pytest.mark.parametrize("spared", [0.0, -1.0])
