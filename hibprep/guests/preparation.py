@@ -95,7 +95,7 @@ class Preparation:
         ending, reason = self._work()
         after = before
         if ending is not Ending.INTERRUPTED:
-            if ending is not Ending.UNAVAILABLE:
+            if self._rungs and ending is not Ending.UNAVAILABLE:  # else nothing has changed
                 after = self._last or self._fresh() or self._domain.memory_stats()
             self._settle_down()
         return self._report(

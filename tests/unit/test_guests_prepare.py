@@ -630,6 +630,8 @@ def test_over_a_fast_network_it_is_left_as_it_is(hardware: Hardware) -> None:
     assert report.ending is Ending.DONE
     assert "left as it is: the sending would be 0.0 s shorter" in report.reason
     assert (report.rungs, report.discards, seconds_given(setting)) == ((), (), [])
+    assert report.after == report.before
+    assert report.seconds < 1
     assert not report.record_kept
     setting.must_be_as_before()
 
