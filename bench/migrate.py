@@ -244,12 +244,13 @@ def show(samples: Sequence[Sample], setting: Setting, kernel: str, *, as_json: b
             "accelerators": sorted({each.accelerator for each in samples}),
             "setting": asdict(setting),
             "rows": movefigures.as_json(found),
-            "kept": movefigures.kept(found),
+            "kept": movefigures.kept(found, while_it_pays=setting.while_it_pays),
             "samples": [asdict(each) for each in samples],
         }
         print(json.dumps(result))
         return
     console = options.output()
     console.print(table(found, setting))
-    for promise, held in movefigures.kept(found).items():
+    promises = movefigures.kept(found, while_it_pays=setting.while_it_pays)
+    for promise, held in promises.items():
         console.print(f"{'kept' if held else 'NOT KEPT'}: {promise}", highlight=False)

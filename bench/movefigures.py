@@ -123,17 +123,19 @@ def _median(values: Iterable[float | None]) -> float | None:
     return median(known) if known else None
 
 
-def kept(found: Sequence[Row]) -> dict[str, bool]:
-    """Which promises held, of those that anything was measured for."""
+def kept(found: Sequence[Row], *, while_it_pays: bool) -> dict[str, bool]:
+    """Which promises held, of those that anything was measured for: fewer bytes where bytes were
+    what mattered, sooner done where it was prepared no longer than that pays."""
     said: dict[str, bool] = {}
     for row in found:
         if row.condition not in HAS_HIBPREP or row.reserve_bytes:
             continue
         name = str(row.condition)
-        if row.load is Load.MIXED and row.saved is not None:
+        if not while_it_pays and row.load is Load.MIXED and row.saved is not None:
             share = LEAST_SAVED[row.condition]
             said[f"{name}: at least {share:.0%} fewer bytes"] = row.saved >= share
-        if row.load in (Load.MIXED, Load.CACHE) and row.total_ratio is not None:
+        timed = while_it_pays and row.load in (Load.MIXED, Load.CACHE)
+        if timed and row.total_ratio is not None:
             said[f"{name}, {row.load}: sooner done, preparation included"] = row.total_ratio < 1
         if row.slowed is not None:
             said[f"{name}: others slowed by less than {MOST_SLOWED:.0%}"] = row.slowed < MOST_SLOWED

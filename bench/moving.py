@@ -25,7 +25,7 @@ from hibprep.guests.prepare import Options, prepare
 from hibprep.guests.reporting import wait_reported
 from hibprep.guests.statistics import fresh
 from hibprep.guests.undo import UndoEnding, undo
-from hibprep.guests.waiting import Uninterrupted
+from hibprep.guests.waiting import Uninterrupted, until
 from hibprep.kernel.root import KernelRoot
 
 MIB = 1 << 20
@@ -192,9 +192,15 @@ class _Moving:
 
     def _as_before_asking(self) -> None:
         """A guest of libvirt's tells no statistics before it is prepared, and did not in the same
-        second."""
+        second of the host's clock, which is all that a telling is stamped with."""
         self._domain.set_stats_period(0)
-        time.sleep(1.0)
+        told = self._domain.memory_stats().last_update
+        until(
+            lambda: True if time.time() >= told + 1 else None,
+            clock=self._means.clock,
+            stop=self._means.stop,
+            seconds=2.0,
+        )
 
     def _as_it_is(self, stats: MemoryStats) -> int:
         info = self._domain.info()

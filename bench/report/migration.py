@@ -40,7 +40,7 @@ def section(found: MigrateResults, picture: str | None, link: str | None) -> str
         f"![what is sent, by condition]({picture})\n" if picture else "",
         *(_load(rows, load) for load in Load),
         _curve(rows),
-        _promises(rows),
+        _promises(rows, while_it_pays=found.setting.while_it_pays),
         _machine(found),
         _every(found.samples, link),
     ]
@@ -161,10 +161,10 @@ def _curve(rows: Sequence[Row]) -> str:
     )
 
 
-def _promises(rows: Sequence[Row]) -> str:
+def _promises(rows: Sequence[Row], *, while_it_pays: bool) -> str:
     lines = [
         f"- {promise}: {'yes' if held else '**no**'}"
-        for promise, held in movefigures.kept(rows).items()
+        for promise, held in movefigures.kept(rows, while_it_pays=while_it_pays).items()
     ]
     return "\n".join(["### What was to be reached\n", *lines, ""]) if lines else ""
 

@@ -30,7 +30,7 @@ from hibprep.guests.report import VERSION, GuestProgress, GuestReport
 from hibprep.guests.reporting import Reported, wait_reported
 from hibprep.guests.statistics import FRESH_SECONDS, OUR_PERIOD_SECONDS, fresh
 from hibprep.guests.undo import UNDO_SECONDS, write_record
-from hibprep.guests.worth import Worth
+from hibprep.guests.worth import Worth, least_pace
 from hibprep.model import Ending
 
 Tell = Callable[[GuestProgress], None]
@@ -242,11 +242,13 @@ class Preparation:
 
     def _least_pace(self, stats: MemoryStats, target: int) -> float:
         """How fast the balloon must go to pay, in bytes a second."""
+        if self._worth.spared_seconds is None:
+            return 0.0
         content = self._domain.content_bytes()
         after = self._prepared(stats, Discard.BALLOON, content, trimmed=self._trimmed)
         now = self._as_it_is(stats, content).seconds
         spared = 0.0 if after is None else now - after.seconds
-        return self._worth.least_pace(stats.actual_bytes - target, spared)
+        return least_pace(stats.actual_bytes - target, spared)
 
     def _keep_reserve(self, reserve: int) -> None:
         """Give back what the guest has come to need meanwhile, as its own statistics have it."""

@@ -50,16 +50,15 @@ class Worth:
         """How long it may be waited for the guest's kernel to report."""
         return max(0.0, self._left(_REPORTINGS_SHARE, now_seconds))
 
-    def least_pace(self, taken_bytes: int, spared_seconds: float) -> float:
-        """How fast a balloon must go, in bytes a second, that takes so much and spares so much.
-        What it takes and was never touched gains nothing, and takes as long."""
-        if self.spared_seconds is None:
-            return 0.0
-        if spared_seconds <= 0:
-            return math.inf
-        return _SLOWEST_SHARE * taken_bytes / spared_seconds
-
     def _left(self, share: float, now_seconds: float) -> float:
         if self.spared_seconds is None:
             return math.inf
         return self.began_seconds + share * self.spared_seconds - now_seconds
+
+
+def least_pace(taken_bytes: int, spared_seconds: float) -> float:
+    """How fast a balloon must go, in bytes a second, that takes so much and spares so much. What it
+    takes and was never touched gains nothing, and takes as long."""
+    if spared_seconds <= 0:
+        return math.inf
+    return _SLOWEST_SHARE * taken_bytes / spared_seconds

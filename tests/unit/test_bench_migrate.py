@@ -202,8 +202,11 @@ def test_the_curve_goes_from_the_smallest_reserve() -> None:
     assert reserves == [16, 64, 256]
 
 
-def test_what_was_promised_was_kept() -> None:
-    said = movefigures.kept(movefigures.rows(every()))
+@pytest.mark.parametrize("while_it_pays", [False, True])
+def test_what_was_promised_was_kept(*, while_it_pays: bool) -> None:
+    said = movefigures.kept(movefigures.rows(every()), while_it_pays=while_it_pays)
+    assert any("fewer bytes" in promise for promise in said) is not while_it_pays
+    assert any("sooner done" in promise for promise in said) is while_it_pays
     assert said
     assert all(said.values())
 
@@ -221,7 +224,8 @@ def test_what_was_promised_was_kept() -> None:
 )
 def test_a_promise_that_was_not_kept_is_told(changes: dict[str, Any], broken: str) -> None:
     samples = [sample(Condition.NOTHING), sample(Condition.HIBPREP, **changes)]
-    said = movefigures.kept(movefigures.rows(samples))
+    rows = movefigures.rows(samples)
+    said = movefigures.kept(rows, while_it_pays=broken == "sooner done")
     assert [held for promise, held in said.items() if broken in promise] == [False]
 
 
@@ -230,7 +234,7 @@ def test_a_program_that_is_slowed_is_told() -> None:
         sample(Condition.NOTHING, Load.BUSY),
         sample(Condition.HIBPREP, Load.BUSY, pieces_per_second=9.0),
     ]
-    said = movefigures.kept(movefigures.rows(samples))
+    said = movefigures.kept(movefigures.rows(samples), while_it_pays=False)
     assert [held for promise, held in said.items() if "slowed" in promise] == [False]
 
 

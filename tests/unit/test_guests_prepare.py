@@ -699,6 +699,12 @@ def test_the_same_balloon_goes_on_where_bytes_matter_more() -> None:
     assert setting.prepare(thorough).actual_bytes < 400 * MIB
 
 
+def test_who_does_not_ask_for_it_is_not_cut_short() -> None:
+    setting = Setting(hibprep=True)
+    setting.prepare(replace(FAST, while_it_pays=False))
+    assert seconds_given(setting) == [OPTIONS.guest_seconds - 2]
+
+
 # --- statistics -----------------------------------------------------------------------------------
 
 
@@ -731,9 +737,3 @@ def test_what_was_told_before_is_not_fresh(growth: int, moved: int) -> None:
     found = fresh(setting.domain, clock=setting.clock, stop=stop, at_once=True)
     assert found is not None
     assert found.usable_bytes == setting.memory.free + setting.memory.cache
-
-
-def test_who_does_not_ask_for_it_is_not_cut_short() -> None:
-    setting = Setting(hibprep=True)
-    setting.prepare(replace(FAST, while_it_pays=False))
-    assert seconds_given(setting) == [OPTIONS.guest_seconds - 2]

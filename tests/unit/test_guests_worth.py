@@ -9,17 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hibprep.guests.worth import Worth
+from hibprep.guests.worth import Worth, least_pace
 
 
-@given(now=st.floats(0, 1e6), taken=st.integers(0, 1 << 40), spared=st.floats(-10, 1e6))
-def test_who_does_not_ask_for_it_has_all_the_time_there_is(
-    now: float, taken: int, spared: float
-) -> None:
+@given(now=st.floats(0, 1e6))
+def test_who_does_not_ask_for_it_has_all_the_time_there_is(now: float) -> None:
     worth = Worth()
     assert not worth.why_not
     assert worth.guest_seconds(now) == worth.reporting_seconds(now) == math.inf
-    assert worth.least_pace(taken, spared) == 0
 
 
 @given(spared=st.floats(0, 1e5), passed=st.floats(0, 1e5))
@@ -50,10 +47,9 @@ def test_what_spares_less_than_it_takes_is_not_begun() -> None:
 def test_a_balloon_of_the_least_pace_takes_little_longer_than_it_spares(
     taken: int, spared: float
 ) -> None:
-    least = Worth(spared_seconds=100).least_pace(taken, spared)
-    assert spared <= taken / least <= 1.5 * spared
+    assert spared <= taken / least_pace(taken, spared) <= 1.5 * spared
 
 
 @pytest.mark.parametrize("spared", [0.0, -1.0])
 def test_a_balloon_that_spares_nothing_is_never_fast_enough(spared: float) -> None:
-    assert Worth(spared_seconds=100).least_pace(1 << 30, spared) == math.inf
+    assert least_pace(1 << 30, spared) == math.inf
