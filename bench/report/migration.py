@@ -166,6 +166,12 @@ def _promises(rows: Sequence[Row], *, while_it_pays: bool) -> str:
         f"- {promise}: {'yes' if held else '**no**'}"
         for promise, held in movefigures.kept(rows, while_it_pays=while_it_pays).items()
     ]
+    if lines and not while_it_pays:
+        lines += [
+            "",
+            "Prepared for as few bytes as can be, however long that takes: *÷ nothing* says what it "
+            "comes to. `hibprep guest migrate` prepares like this with `--thorough` alone.",
+        ]
     return "\n".join(["### What was to be reached\n", *lines, ""]) if lines else ""
 
 
