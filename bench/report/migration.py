@@ -167,11 +167,11 @@ def _promises(rows: Sequence[Row], *, while_it_pays: bool) -> str:
         for promise, held in movefigures.kept(rows, while_it_pays=while_it_pays).items()
     ]
     if lines and not while_it_pays:
-        lines += [
-            "",
-            "Prepared for as few bytes as can be, however long that takes: *÷ nothing* says what it "
-            "comes to. `hibprep guest migrate` prepares like this with `--thorough` alone.",
-        ]
+        thorough = (
+            "Prepared for as few bytes as can be, however long that takes: *÷ nothing* says what "
+            "it comes to. `hibprep guest migrate` prepares like this with `--thorough` alone."
+        )
+        lines += ["", thorough]
     return "\n".join(["### What was to be reached\n", *lines, ""]) if lines else ""
 
 
