@@ -29,7 +29,7 @@ from bench.lab.cli import size
 from bench.lab.images import Image
 from bench.lab.paths import REPOSITORY
 from bench.moveresults import MigrateResults, sample_of, text_of
-from bench.moves import MIB, Cell, Condition, Load, Sample, Setting
+from bench.moves import AHEAD, MIB, Cell, Condition, Load, Sample, Setting
 from bench.moving import RECIPE, measure_one
 
 RESERVES_MIB = (16, 32, 64, 128, 256)
@@ -54,8 +54,14 @@ def samples_file(kernel_release: str, setting: Setting, *, again: bool = False) 
 def cells_of(
     conditions: Sequence[Condition], loads: Sequence[Load], reserves_mib: Iterable[int]
 ) -> list[Cell]:
-    """Every condition with every load; and hibprep with each reserve, with the mixed one."""
-    found = [Cell(condition, load) for load in loads for condition in conditions]
+    """Every condition with every load; and hibprep with each reserve, with the mixed one. A guest
+    that is busy all the time is never prepared while it is idle."""
+    found = [
+        Cell(condition, load)
+        for load in loads
+        for condition in conditions
+        if not (condition in AHEAD and load is Load.BUSY)
+    ]
     return found + [Cell(Condition.HIBPREP, Load.MIXED, mib * MIB) for mib in reserves_mib]
 
 

@@ -9,13 +9,18 @@ from dataclasses import dataclass
 from statistics import median, median_low
 from typing import Any
 
-from bench.moves import HAS_HIBPREP, Condition, Load, Sample
+from bench.moves import AHEAD, HAS_HIBPREP, Condition, Load, Sample
 
 MIB = 1 << 20
 
 # Of the bytes that are sent when nothing is done, so many are to be saved with half of memory page
 # cache and a quarter cold.
-LEAST_SAVED = {Condition.HIBPREP: 0.65, Condition.HIBPREP_REPORTING: 0.80}
+LEAST_SAVED = {
+    Condition.HIBPREP: 0.65,
+    Condition.HIBPREP_REPORTING: 0.80,
+    Condition.AHEAD: 0.65,
+    Condition.AHEAD_REPORTING: 0.80,
+}
 MOST_SLOWED = 0.05
 MOST_BESIDE = 0.10  # how far an estimate may be beside what was sent
 
@@ -45,6 +50,7 @@ class Row:
     predicted_ratio: float
     slowed: float | None  # the paced program's rate: 0.05 is 5 % slower
     piece_ratio: float | None  # how much longer a piece of its work took
+    ahead_seconds: float | None  # the guest's hibprep was at work before anybody asked
     oom_kills: int
     failed: int  # not put back, or not intact
 
@@ -94,6 +100,7 @@ def _row(mine: Sequence[Sample], everything: Sequence[Sample]) -> Row:
         predicted_ratio=_farthest(each.predicted_bytes / each.sent_bytes for each in mine),
         slowed=_median(map(slowed, mine)),
         piece_ratio=_median(map(piece_ratio, mine)),
+        ahead_seconds=_median(each.ahead_seconds for each in mine),
         oom_kills=sum(each.oom_kills for each in mine),
         failed=sum(not (each.undone and each.intact) for each in mine),
     )
@@ -125,13 +132,15 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 def kept(found: Sequence[Row], *, while_it_pays: bool) -> dict[str, bool]:
     """Which promises held, of those that anything was measured for: fewer bytes where bytes were
-    what mattered, sooner done where it was prepared no longer than that pays."""
+    what mattered, sooner done where it was prepared no longer than that pays; both where the guest
+    had been prepared ahead."""
     said: dict[str, bool] = {}
     for row in found:
         if row.condition not in HAS_HIBPREP or row.reserve_bytes:
             continue
         name = str(row.condition)
-        if not while_it_pays and row.load is Load.MIXED and row.saved is not None:
+        bytes_matter = not while_it_pays or row.condition in AHEAD
+        if bytes_matter and row.load is Load.MIXED and row.saved is not None:
             share = LEAST_SAVED[row.condition]
             said[f"{name}: at least {share:.0%} fewer bytes"] = row.saved >= share
         timed = while_it_pays and row.load in (Load.MIXED, Load.CACHE)

@@ -21,6 +21,8 @@ class Condition(StrEnum):
     REPORTING = "reporting"
     HIBPREP = "hibprep"
     HIBPREP_REPORTING = "hibprep-reporting"
+    AHEAD = "hibprep-ahead"
+    AHEAD_REPORTING = "hibprep-ahead-reporting"
 
 
 class Load(StrEnum):
@@ -41,8 +43,10 @@ SHARES: Mapping[Load, tuple[float, float]] = MappingProxyType(
         Load.BUSY: (0.50, 0.20),  # and the program with its working set
     }
 )
-REPORTS = frozenset({Condition.REPORTING, Condition.HIBPREP_REPORTING})
-HAS_HIBPREP = frozenset({Condition.HIBPREP, Condition.HIBPREP_REPORTING})
+REPORTS = frozenset({Condition.REPORTING, Condition.HIBPREP_REPORTING, Condition.AHEAD_REPORTING})
+# hibprep in the guest has prepared it while nobody used it, before anybody thought of moving it
+AHEAD = frozenset({Condition.AHEAD, Condition.AHEAD_REPORTING})
+HAS_HIBPREP = frozenset({Condition.HIBPREP, Condition.HIBPREP_REPORTING, *AHEAD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Sample:
     `actual_bytes` is what the balloon left to the guest, `unused_bytes` and `usable_bytes` what it
     told of that (MemFree, MemAvailable), `rss_bytes` QEMU's size in memory. Pieces are those of the
     paced program while the guest was prepared, `quiet` ones of the time before; None where there
-    was none.
+    was none. `ahead_seconds`: for how long hibprep in the guest was at work before anybody asked.
     `intact`: every byte of what had been filled was compared afterwards.
     """
 
@@ -106,6 +110,7 @@ class Sample:
     quiet_piece_seconds: float | None = None
     pieces_per_second: float | None = None
     piece_seconds: float | None = None
+    ahead_seconds: float | None = None
 
     @property
     def cell(self) -> Cell:
@@ -114,5 +119,5 @@ class Sample:
 
     @property
     def total_seconds(self) -> float:
-        """Preparation and migration."""
+        """Preparation and migration, from the moment that somebody asks for it."""
         return self.prepare_seconds + self.migrate_seconds

@@ -6,16 +6,29 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from bench.desktop import start_daemon
 from bench.lab import Guest, Image, LabError, Workload
-from bench.moves import HAS_HIBPREP, REPORTS, SHARES, Cell, Condition, Load, Sample, Setting
+from bench.moves import (
+    AHEAD,
+    HAS_HIBPREP,
+    REPORTS,
+    SHARES,
+    Cell,
+    Condition,
+    Load,
+    Sample,
+    Setting,
+)
 from bench.pacing import Pace, Paced
 from bench.qmpdomain import QmpDomain, device_arguments
+from hibprep.clock import SystemClock
 from hibprep.guests.balloon import Reserve
 from hibprep.guests.estimate import Discard, as_it_is, prepared
 from hibprep.guests.hardware import AGENT_CHANNEL, CHANNEL
@@ -36,6 +49,27 @@ REPORTED_SECONDS = 30.0
 # QEMU's size in memory is what hibprep's estimate goes by: an emulator's own is not to hide it.
 TRANSLATED_BYTES = 32 * MIB
 ON_REQUEST = '[daemon]\npolicy = "on-request"\n'
+# The policy that it has by itself, to the smallest, and with no more patience than a measurement
+# has. All that proves cold goes; the rest of anonymous memory stays.
+WHILE_IDLE = """
+[daemon]
+policy = "idle"
+
+[target]
+kind = "min"
+
+[idle]
+after_seconds = 5
+sync_after_seconds = 5
+cache_after_seconds = 5
+cold_anon_after_seconds = 5
+anon_after_seconds = 604800
+cpu_idle_percent = 0
+blind_seconds = 0
+"""
+AHEAD_SECONDS = 300.0  # at most, in an emulated guest
+_LOOK_SECONDS = 5.0
+_HISTORY = "/var/lib/hibprep/history.jsonl"
 QUIET_SECONDS = 10.0  # how the paced program does alone
 
 _CALM_SECONDS = 120.0  # for what takes a moment on an emulated processor
@@ -47,6 +81,8 @@ _FORETOLD: Mapping[Condition, tuple[Discard, bool]] = MappingProxyType(
         Condition.REPORTING: (Discard.REPORTING, True),
         Condition.HIBPREP: (Discard.BALLOON, True),
         Condition.HIBPREP_REPORTING: (Discard.REPORTING, True),
+        Condition.AHEAD: (Discard.BALLOON, True),
+        Condition.AHEAD_REPORTING: (Discard.REPORTING, True),
     }
 )
 
@@ -68,11 +104,16 @@ def measure_one(image: Image, wheel: Path, number: int, cell: Cell, setting: Set
     ) as guest:
         guest.start()
         guest.install(wheel)
-        start_daemon(guest, ON_REQUEST)
+        ahead = cell.condition in AHEAD
+        if not ahead:
+            start_daemon(guest, ON_REQUEST)
         load = Workload(guest, cold_bytes=cold, read_bytes=cache, slice_name="system.slice")
         load.start()
         paced = Paced(guest) if cell.load is Load.BUSY else None
         guest.run(["sync"], timeout=_CALM_SECONDS, check=True)
+        if ahead:  # by now: before, there was nothing to prepare
+            start_daemon(guest, WHILE_IDLE)
+            _wait_until_prepared(guest)
         time.sleep(setting.settle_seconds)
         has_hibprep = cell.condition in HAS_HIBPREP
         domain = QmpDomain(
@@ -96,6 +137,7 @@ class _Moving:
         domain, guest = self._domain, self._guest
         domain.set_migrate_bandwidth(self._setting.bytes_per_second)
         kills = self._oom_kills()
+        ahead_seconds = self._ahead_seconds() if self._cell.condition in AHEAD else None
         predicted = self._foretold()
         self._as_before_asking()
         quiet = _quiet(paced)
@@ -139,6 +181,7 @@ class _Moving:
             quiet_piece_seconds=None if quiet is None else quiet.piece_seconds,
             pieces_per_second=None if during is None else during.pieces_per_second,
             piece_seconds=None if during is None else during.piece_seconds,
+            ahead_seconds=ahead_seconds,
         )
 
     def _prepare(self) -> str:
@@ -214,12 +257,35 @@ class _Moving:
             raise LabError(f"the guest tells no statistics\n{self._guest.console_tail()}")
         return found
 
+    def _ahead_seconds(self) -> float:
+        """By what the daemon in the guest has written down of its runs."""
+        return float(sum(run["seconds"] for run in _runs(self._guest)))
+
     def _oom_kills(self) -> int:
         for line in self._guest.read("/proc/vmstat").splitlines():
             name, _, value = line.partition(" ")
             if name == "oom_kill":
                 return int(value)
         raise LabError("the guest's kernel does not count what it kills for want of memory")
+
+
+def _runs(guest: Guest) -> list[Mapping[str, Any]]:
+    """What hibprep in the guest has written down of its runs so far."""
+    answer = guest.run(["cat", _HISTORY], timeout=_CALM_SECONDS)
+    return [json.loads(line) for line in answer.text.splitlines()] if answer.returncode == 0 else []
+
+
+def _wait_until_prepared(guest: Guest) -> None:
+    """Until the guest's own hibprep has had its one run."""
+    done = until(
+        lambda: _runs(guest) or None,
+        clock=SystemClock(),
+        stop=Uninterrupted(),
+        seconds=AHEAD_SECONDS,
+        every_seconds=_LOOK_SECONDS,
+    )
+    if done is None:
+        raise LabError(f"the guest did not prepare itself\n{guest.console_tail()}")
 
 
 def _quiet(paced: Paced | None) -> Pace | None:

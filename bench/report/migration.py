@@ -26,38 +26,54 @@ LONG = {
     "own port (caches go, cold memory goes to the guest's swap), then the balloon",
     Condition.HIBPREP_REPORTING: "hibprep with free page reporting: the same in the guest, memory "
     "compacted, what was freed reported, and the balloon where it gains more",
+    Condition.AHEAD: "hibprep with the default device; its daemon in the guest had prepared it "
+    "before, while nobody used it, by its policy `idle`",
+    Condition.AHEAD_REPORTING: "the same with free page reporting",
 }
+_THOROUGH = (
+    "Prepared for as few bytes as can be, however long that takes: *÷ nothing* says what it comes "
+    "to. `hibprep guest migrate` prepares like this with `--thorough` alone."
+)
+_WHILE_IT_PAYS = (
+    "Prepared no longer than that spares the sending, as `hibprep guest migrate` does by itself. "
+    "*Together* begins when somebody asks. What was done in the guest before that is *ahead*: "
+    "nobody waited for it."
+)
 
 
 def section(found: MigrateResults, picture: str | None, link: str | None) -> str:
     """All of it. ``picture`` and ``link``: where the picture and the results file are, seen from
     the page."""
     rows = movefigures.rows(found.samples)
+    hurried = found.setting.while_it_pays
     parts = [
-        "## Guests that move\n",
-        headline(rows),
+        f"## Guests that move{' as soon as they can' if hurried else ''}\n",
+        headline(rows, while_it_pays=hurried),
         _method(found),
         f"![what is sent, by condition]({picture})\n" if picture else "",
         *(_load(rows, load) for load in Load),
         _curve(rows),
-        _promises(rows, while_it_pays=found.setting.while_it_pays),
+        _promises(rows, while_it_pays=hurried),
         _machine(found),
-        _every(found.samples, link),
+        _every(found.samples, link, "--while-it-pays" if hurried else "--curve"),
     ]
     return "\n".join(part for part in parts if part)
 
 
-def headline(rows: Sequence[Row]) -> str:
+def headline(rows: Sequence[Row], *, while_it_pays: bool) -> str:
     """The main result in a sentence or two."""
     mixed = {row.condition: row for row in rows if row.load is Load.MIXED and not row.reserve_bytes}
     nothing = mixed.get(Condition.NOTHING)
     if nothing is None:
         return ""
     told = [
-        f"**{words.number(row.sent_bytes / MIB)} MiB** ({row.saved:.0%} fewer) {how}"
+        f"**{words.number(row.sent_bytes / MIB)} MiB** ({row.saved:.0%} fewer"
+        f"{_in_time(row, while_it_pays=while_it_pays)}) {how}"
         for condition, how in (
             (Condition.HIBPREP, "prepared by hibprep with the default balloon"),
             (Condition.HIBPREP_REPORTING, "with free page reporting"),
+            (Condition.AHEAD, "prepared ahead, while it was idle, with the default balloon"),
+            (Condition.AHEAD_REPORTING, "prepared ahead with free page reporting"),
         )
         if (row := mixed.get(condition)) is not None and row.saved is not None
     ]
@@ -65,12 +81,19 @@ def headline(rows: Sequence[Row]) -> str:
         return ""
     text = (
         "A guest with half of its memory page cache and a quarter cold sent "
-        f"**{words.number(nothing.sent_bytes / MIB)} MiB** as it was and {', and '.join(told)}."
+        f"**{words.number(nothing.sent_bytes / MIB)} MiB** as it was; {'; '.join(told)}."
     )
     dropped = mixed.get(Condition.DROPCACHES)
     if dropped is not None and dropped.saved is not None:
         text += f" Dropping its caches alone saved {max(0.0, dropped.saved):.0%}."
     return text + "\n"
+
+
+def _in_time(row: Row, *, while_it_pays: bool) -> str:
+    """The time only where it was what mattered."""
+    if not while_it_pays or row.total_ratio is None:
+        return ""
+    return f", in {row.total_ratio:.2f} of the time"
 
 
 def _method(found: MigrateResults) -> str:
@@ -104,7 +127,7 @@ def _method(found: MigrateResults) -> str:
 
 _HEADER = [
     *("condition", "runs", "sent, MiB", "fewer", "normal pages", "zero pages", "prepare, s"),
-    *("migrate, s", "together, s", "÷ nothing", "downtime, ms", "left to it, MiB"),
+    *("migrate, s", "together, s", "÷ nothing", "ahead, s", "downtime, ms", "left to it, MiB"),
     *("estimate", "foretold", "others slowed"),
 ]
 
@@ -129,6 +152,7 @@ def _line(name: str, row: Row) -> list[str]:
         words.number(row.migrate_seconds),
         words.number(row.total_seconds),
         words.times(row.total_ratio),
+        words.NOTHING if row.ahead_seconds is None else words.number(row.ahead_seconds),
         words.number(row.downtime_seconds * 1000),
         words.number(row.actual_bytes / MIB),
         words.number(row.estimated_ratio),
@@ -166,12 +190,8 @@ def _promises(rows: Sequence[Row], *, while_it_pays: bool) -> str:
         f"- {promise}: {'yes' if held else '**no**'}"
         for promise, held in movefigures.kept(rows, while_it_pays=while_it_pays).items()
     ]
-    if lines and not while_it_pays:
-        thorough = (
-            "Prepared for as few bytes as can be, however long that takes: *÷ nothing* says what "
-            "it comes to. `hibprep guest migrate` prepares like this with `--thorough` alone."
-        )
-        lines += ["", thorough]
+    if lines:
+        lines += ["", _WHILE_IT_PAYS if while_it_pays else _THOROUGH]
     return "\n".join(["### What was to be reached\n", *lines, ""]) if lines else ""
 
 
@@ -191,7 +211,7 @@ def _value(value: float | bool) -> str:  # noqa: FBT001 - a bool is a value of i
     return f"{value:,.10g}"
 
 
-def _every(samples: Sequence[Sample], link: str | None) -> str:
+def _every(samples: Sequence[Sample], link: str | None, how: str) -> str:
     header = ["load", "condition", "run", *_HEADER[2:]]
     lines = []
     for sample in samples:
@@ -203,7 +223,7 @@ def _every(samples: Sequence[Sample], link: str | None) -> str:
     table = words.markdown(*words.without_empty(header, lines), left=2)
     return (
         f"<details>\n<summary>Every guest that was sent</summary>\n\n{where}{table}\n</details>\n\n"
-        "The same on another machine: `python -m bench migrate --curve --output RESULTS`, and "
+        f"The same on another machine: `python -m bench migrate {how} --output RESULTS`, and "
         "RESULTS beside the others for `python -m bench report`.\n"
     )
 

@@ -22,6 +22,8 @@ _COLOURS = {
     Condition.REPORTING: "#CC79A7",
     Condition.HIBPREP: "#0072B2",
     Condition.HIBPREP_REPORTING: "#009E73",
+    Condition.AHEAD: "#0072B2",
+    Condition.AHEAD_REPORTING: "#009E73",
 }
 
 

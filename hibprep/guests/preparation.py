@@ -90,6 +90,7 @@ class Preparation:
         if self._options.while_it_pays:
             self._worth = Worth(
                 spared_seconds=self._spared_seconds(before, content_before),
+                used_seconds=used_bytes(before) / self._options.bytes_per_second,
                 began_seconds=self._began,
             )
         ending, reason = self._work()
@@ -137,8 +138,8 @@ class Preparation:
         if worth < seconds:
             given = f"was given {worth:.0f} s" if worth else "was not asked what is cold"
             self._notes.append(
-                f"the guest {given}: to send what it can free takes "
-                f"{self._worth.spared_seconds:.0f} s"
+                f"the guest {given}: the sending can be {self._worth.spared_seconds:.0f} s shorter "
+                f"by what is free or cache, and takes {self._worth.used_seconds:.0f} s for the rest"
             )
         return min(seconds, worth)
 

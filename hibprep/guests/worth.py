@@ -2,7 +2,8 @@
 """How long preparing a guest may take, where it is to be sooner on its way than unprepared. Pure.
 
 Everything is measured by the seconds that the sending is spared, which are known from the guest's
-statistics before anything is done; the balloon's part by what is left to be spared then.
+statistics before anything is done; the balloon's part by what is left to be spared then, the
+guest's own by what it uses as well: only of that anything can be cold.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ _REPORTINGS_SHARE = 0.9
 # To find out what is cold and swap it out. Who has less time needs the guest for nothing: for the
 # balloon its kernel drops its cache by itself, and that is all of the work instead of half of it
 _COLD_SECONDS = 15.0
+_COLD_SHARE = 0.5  # of what it uses, as far as anybody can know from outside: no more is cold
 # A balloon that takes longer than it spares the sending is let go on down to this share of the pace
 # at which both are the same: what it takes burdens no network
 _SLOWEST_SHARE = 0.7
@@ -25,9 +27,11 @@ _LEAST_SPARED_SECONDS = 3.0  # it is asked how it is, twice, and the pace of its
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worth:
     """What preparing one guest is worth. `spared_seconds` of its sending, None where it may take
-    as long as it takes; `began_seconds` by a clock whose time each method is told."""
+    as long as it takes; `used_seconds` to send what it uses; `began_seconds` by a clock whose time
+    each method is told."""
 
     spared_seconds: float | None = None
+    used_seconds: float = math.inf
     began_seconds: float = 0.0
 
     @property
@@ -43,7 +47,7 @@ class Worth:
     def guest_seconds(self, now_seconds: float) -> float:
         """How long the guest may be at it; 0: it need not be asked. What it swaps out takes longer
         on a slow disk than it takes to be sent over a fast network."""
-        left = self._left(_GUESTS_SHARE, now_seconds)
+        left = min(self._left(_GUESTS_SHARE, now_seconds), _COLD_SHARE * self.used_seconds)
         return left if left >= _COLD_SECONDS else 0.0
 
     def reporting_seconds(self, now_seconds: float) -> float:

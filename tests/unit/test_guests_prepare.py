@@ -645,12 +645,21 @@ def test_where_there_is_no_time_to_find_what_is_cold_it_is_the_balloon_alone(
     assert [rung.name for rung in report.rungs] == [RungName.BALLOON]
     assert report.discards == (Discard.BALLOON,)
     assert seconds_given(setting) == []
-    assert report.notes[0].startswith("the guest was not asked what is cold: to send what it can")
+    assert report.notes[0].startswith("the guest was not asked what is cold: the sending can be")
     assert report.after.sent_bytes < report.before.sent_bytes / 2
 
 
+def test_a_guest_that_uses_little_is_not_asked_however_much_it_has_freed() -> None:
+    """It was prepared ahead: what is left to do is the balloon's."""
+    setting = Setting(hibprep=True, maximum=4096 * MIB, used=300 * MIB, cache=0, touched=3700 * MIB)
+    report = setting.prepare(replace(SLOW, bytes_per_second=50e6))
+    assert seconds_given(setting) == []
+    assert report.discards == (Discard.BALLOON,)
+    assert report.after.sent_bytes < report.before.sent_bytes / 5
+
+
 def test_where_there_is_time_it_is_given_to_the_guest() -> None:
-    setting = Setting(hibprep=True)
+    setting = Setting(hibprep=True, maximum=2048 * MIB, used=600 * MIB, cache=600 * MIB)
     report = setting.prepare(replace(SLOW, bytes_per_second=16e6))
     (given_seconds,) = seconds_given(setting)
     assert 15 < given_seconds < OPTIONS.guest_seconds - 2

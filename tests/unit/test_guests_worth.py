@@ -38,6 +38,16 @@ def test_the_time_of_each(spared: float, passed: float, guest: float, reporting:
     assert worth.reporting_seconds(passed) == pytest.approx(reporting)
 
 
+@given(used=st.floats(0, 1e5), spared=st.floats(0, 1e5))
+def test_the_guest_is_not_at_it_for_longer_than_half_of_what_it_uses_takes(
+    used: float, spared: float
+) -> None:
+    """Where it uses little, nothing can be cold: a guest that was prepared ahead is not asked."""
+    seconds = Worth(spared_seconds=spared, used_seconds=used).guest_seconds(0.0)
+    assert seconds <= used / 2
+    assert seconds == 0 or seconds <= Worth(spared_seconds=spared).guest_seconds(0.0)
+
+
 def test_what_spares_less_than_it_takes_is_not_begun() -> None:
     assert "2.9 s shorter" in Worth(spared_seconds=2.9).why_not
     assert not Worth(spared_seconds=3.0).why_not
