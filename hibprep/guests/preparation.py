@@ -85,7 +85,8 @@ class Preparation:
 
     def run(self) -> GuestReport:
         """All of it."""
-        before = self._statistics() or self._domain.memory_stats()
+        told = self._statistics()
+        before = told or self._domain.memory_stats()
         content_before = self._domain.content_bytes()
         if self._options.while_it_pays:
             self._worth = Worth(
@@ -93,7 +94,7 @@ class Preparation:
                 used_seconds=used_bytes(before) / self._options.bytes_per_second,
                 began_seconds=self._began,
             )
-        ending, reason = self._work()
+        ending, reason = self._work(told)
         after = before
         if ending is not Ending.INTERRUPTED:
             if self._rungs and ending is not Ending.UNAVAILABLE:  # else nothing has changed
@@ -107,7 +108,7 @@ class Preparation:
             reason=reason,
         )
 
-    def _work(self) -> tuple[Ending, str]:
+    def _work(self, told: MemoryStats | None) -> tuple[Ending, str]:
         hardware = self._hardware
         if hardware.why_no_balloon:  # and then no reporting either: it is the balloon's device
             return Ending.UNAVAILABLE, (
@@ -129,7 +130,8 @@ class Preparation:
             return Ending.INTERRUPTED, self._means.stop.reason
         if self._trimmed and not hardware.why_no_reporting:
             return self._by_reporting()
-        return self._by_balloon()
+        # told a moment ago, and nothing was done since: to be told the same again takes a second
+        return self._by_balloon(None if self._rungs else told)
 
     def _guest_seconds(self) -> float:
         """How long the guest may be at it; 0: it is not asked."""
@@ -196,8 +198,8 @@ class Preparation:
 
     # the balloon
 
-    def _by_balloon(self) -> tuple[Ending, str]:
-        stats = self._fresh()
+    def _by_balloon(self, told: MemoryStats | None) -> tuple[Ending, str]:
+        stats = told or self._fresh()
         if self._stopped():
             return Ending.INTERRUPTED, self._means.stop.reason
         if stats is None:

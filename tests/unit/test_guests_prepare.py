@@ -717,6 +717,18 @@ def test_who_does_not_ask_for_it_is_not_cut_short() -> None:
 # --- statistics -----------------------------------------------------------------------------------
 
 
+def test_what_was_told_before_nothing_was_done_is_not_asked_for_again() -> None:
+    """The same figures in the same second are not known to be new: that would be a second lost."""
+    options = replace(SLOW, bytes_per_second=50e6)
+    setting = Setting(balloon_rate=100 << 30)
+    began = setting.clock.seconds
+    report = setting.prepare(options)
+    assert [rung.name for rung in report.rungs] == [RungName.BALLOON]
+    assert setting.clock.seconds - began < 1
+    names = setting.host.faults.names
+    assert names[: names.index("set_balloon")].count("set_stats_period") == 2
+
+
 def test_statistics_are_asked_for_at_once() -> None:
     setting = Setting(replace(PLAIN, stats_period_seconds=1))
     setting.domain.set_stats_period(1)
