@@ -36,8 +36,9 @@ _THOROUGH = (
 )
 _WHILE_IT_PAYS = (
     "Prepared no longer than that spares the sending, as `hibprep guest migrate` does by itself. "
-    "*Together* begins when somebody asks. What was done in the guest before that is *ahead*: "
-    "nobody waited for it."
+    "Where that leaves no time for what is done in the guest, it is the balloon alone. *Together* "
+    "begins when somebody asks. What was done in the guest before that is *ahead*: nobody waited "
+    "for it."
 )
 
 
