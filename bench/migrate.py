@@ -210,6 +210,10 @@ def migrate(
         memory, megabits * 1_000_000 // 8, disk_mib * MIB, while_it_pays=while_it_pays
     )
     cells = cells_of(condition, load, RESERVES_MIB if curve else ())
+    if not cells:
+        raise click.UsageError(
+            "nothing to measure: a busy guest is never prepared while it is idle"
+        )
     try:
         with console.status("looking for the image") as status:
             image = build(RECIPE, status.update)

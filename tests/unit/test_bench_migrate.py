@@ -180,6 +180,14 @@ def test_an_unknown_condition_is_named() -> None:
     assert "everything" in done.output
 
 
+def test_a_busy_guest_that_is_to_be_idle_is_refused() -> None:
+    done = CliRunner().invoke(
+        bench_migrate.migrate, ["--condition", "hibprep-ahead", "--load", "busy"]
+    )
+    assert done.exit_code == 2
+    assert "nothing to measure" in done.output
+
+
 # --- figures --------------------------------------------------------------------------------------
 
 
