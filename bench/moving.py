@@ -28,6 +28,7 @@ from bench.moves import (
 )
 from bench.pacing import Pace, Paced
 from bench.qmpdomain import QmpDomain, device_arguments
+from bench.watching import HISTORY
 from hibprep.clock import SystemClock
 from hibprep.guests.balloon import Reserve
 from hibprep.guests.estimate import Discard, as_it_is, prepared
@@ -69,7 +70,6 @@ blind_seconds = 0
 """
 AHEAD_SECONDS = 300.0  # at most, in an emulated guest
 _LOOK_SECONDS = 5.0
-_HISTORY = "/var/lib/hibprep/history.jsonl"
 QUIET_SECONDS = 10.0  # how the paced program does alone
 
 _CALM_SECONDS = 120.0  # for what takes a moment on an emulated processor
@@ -271,7 +271,7 @@ class _Moving:
 
 def _runs(guest: Guest) -> list[Mapping[str, Any]]:
     """What hibprep in the guest has written down of its runs so far."""
-    answer = guest.run(["cat", _HISTORY], timeout=_CALM_SECONDS)
+    answer = guest.run(["cat", str(HISTORY)], timeout=_CALM_SECONDS)
     return [json.loads(line) for line in answer.text.splitlines()] if answer.returncode == 0 else []
 
 
