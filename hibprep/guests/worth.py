@@ -47,7 +47,9 @@ class Worth:
     def guest_seconds(self, now_seconds: float) -> float:
         """How long the guest may be at it; 0: it need not be asked. What it swaps out takes longer
         on a slow disk than it takes to be sent over a fast network."""
-        left = min(self._left(_GUESTS_SHARE, now_seconds), _COLD_SHARE * self.used_seconds)
+        left = self._left(_GUESTS_SHARE, now_seconds)
+        if self.spared_seconds is not None:
+            left = min(left, _COLD_SHARE * self.used_seconds)
         return left if left >= _COLD_SECONDS else 0.0
 
     def reporting_seconds(self, now_seconds: float) -> float:

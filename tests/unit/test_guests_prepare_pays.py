@@ -70,6 +70,15 @@ def test_where_there_is_no_time_to_find_what_is_cold_it_is_the_balloon_alone(
     assert report.after.sent_bytes < report.before.sent_bytes / 2
 
 
+@pytest.mark.parametrize("hardware", [PLAIN, REPORTING])
+def test_of_a_guest_that_tells_nothing_nobody_knows_what_it_would_gain(hardware: Hardware) -> None:
+    """It has all its time."""
+    setting = Setting(hardware, hibprep=True, driver=False)
+    setting.prepare(replace(SLOW, bytes_per_second=1e8))
+    (given_seconds,) = seconds_given(setting)
+    assert given_seconds > 15
+
+
 def test_a_guest_that_uses_little_is_not_asked_however_much_it_has_freed() -> None:
     """It was prepared ahead: what is left to do is the balloon's."""
     setting = Setting(hibprep=True, maximum=4096 * MIB, used=300 * MIB, cache=0, touched=3700 * MIB)

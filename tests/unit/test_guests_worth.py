@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hibprep.guests.worth import Worth, least_pace
 
 
-@given(now=st.floats(0, 1e6))
-def test_who_does_not_ask_for_it_has_all_the_time_there_is(now: float) -> None:
-    worth = Worth()
+@given(now=st.floats(0, 1e6), used=st.floats(0, 1e6))
+def test_who_does_not_ask_for_it_has_all_the_time_there_is(now: float, used: float) -> None:
+    """Nor does one limit it of whom nobody knows what it would gain."""
+    worth = Worth(used_seconds=used)
     assert not worth.why_not
     assert worth.guest_seconds(now) == worth.reporting_seconds(now) == math.inf
 
